@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The attach and release protocol, one copy for all hardware.
+//!
+//! An attach goes through these steps, under the device's domain lock:
+//!
+//! 1. prepare: everything that can fail for lack of memory or of ids;
+//! 2. publish: the tag is put where flushers of the new domain find it;
+//! 3. program: the entry is stored, before flushers can run again;
+//! 4. sync: the hardware acknowledges that it uses the new entry;
+//! 5. retire: the old tag is taken from its flushers, invalidated, and only with
+//!    the hardware's acknowledgement given up with the old table.
+//!
+//! When 4 fails, the old entry is put back and the new tag and table are leaked:
+//! the hardware may have seen either. When 5 fails, the old ones are leaked.
+
+use crate::{
+    attached::{
+        self,
+        Node, //
+    },
+    batch::Batch,
+    domain::Domain,
+    driver::{
+        Driver,
+        Target, //
+    },
+    endpoint::{
+        Attachment,
+        Device,
+        Endpoint,
+        State, //
+    },
+    invalidation::Invalidation,
+    locked::Locked,
+    queue::Synced, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Programs the endpoint's entry with its slot locked.
+fn program<D: Driver>(
+    endpoint: &Endpoint<D>,
+    target: &Target<'_, D>,
+    batch: &mut Batch<'_, D>,
+) {
+    let mut slot = endpoint.entries.lock();
+    D::program(
+        &endpoint.unit,
+        &endpoint.facts,
+        &mut Locked::new(&mut *slot),
+        target,
+        batch,
+    );
+}
+
+/// Programs an entry that no domain's flushers have to know of, and waits.
+pub(crate) fn program_static<D: Driver>(
+    endpoint: &Endpoint<D>,
+    target: &Target<'_, D>,
+) -> Result<Synced> {
+    let mut batch = Batch::<D>::new(&endpoint.unit);
+    program(endpoint, target, &mut batch);
+    batch.sync()
+}
+
+/// The entry that a state stands for; `None` if nothing was programmed yet.
+fn target_of<D: Driver>(state: &State<D>) -> Option<Target<'_, D>> {
+    match state {
+        State::Untouched | State::Released => None,
+        State::Blocked => Some(Target::Blocked),
+        State::Identity => Some(Target::Identity),
+        State::Paging(at) => Some(Target::Paging {
+            root: at.domain.root(),
+            tag: &at.tag,
+        }),
+    }
+}
+
+/// Step 5: leaves the state that an endpoint has been moved away from.
+fn retire<D: Driver>(endpoint: &Arc<Endpoint<D>>, old: State<D>) {
+    let State::Paging(old) = old else { return };
+    // Taken out of the list first: an invalidation of everything follows, so no
+    // flush that comes now has to reach this tag.
+    let node = attached::remove(&old.domain.attached, endpoint, &old.tag);
+    let mut batch = Batch::<D>::new(&endpoint.unit);
+    D::invalidate(&endpoint.unit, &old.tag, &Invalidation::All, &mut batch);
+    match batch.sync() {
+        // The proof lets the tag and this endpoint's share in the table go.
+        Ok(Synced { .. }) => drop((node, old)),
+        Err(e) => {
+            pr_err!(
+                "invalidation after detach failed ({}): leaking the old page table\n",
+                e.to_errno()
+            );
+            core::mem::forget((node, old));
+        }
+    }
+}
+
+/// Moves the device to a paging domain.
+///
+/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `ENOMEM`,
+/// `ENOSPC`, `ETIMEDOUT`, `EIO`; the device then stays where it was.
+///
+/// Context: may sleep; `group->mutex` or nothing held.
+pub(crate) fn paging<D: Driver>(device: &Device<D>, domain: Arc<Domain<D>>) -> Result {
+    let endpoint = &device.endpoint;
+    let unit = &endpoint.unit;
+    let mut state = device.state.lock();
+
+    match &*state {
+        State::Released => return Err(ENODEV),
+        State::Paging(at) if Arc::ptr_eq(&at.domain, &domain) => return Ok(()),
+        _ => {}
+    }
+    D::compatible(unit, &endpoint.facts, &domain.config)?;
+    if D::flush_new_mappings(unit) && !domain.flushes_new {
+        return Err(EINVAL);
+    }
+    let tag = match attached::tag_on(&domain.attached, unit) {
+        Some(tag) => tag,
+        None => Arc::new(D::alloc_tag(unit)?, GFP_KERNEL)?,
+    };
+
+    let node = Node {
+        endpoint: endpoint.clone(),
+        tag: tag.clone(),
+    };
+    let mut batch = Batch::<D>::new(unit);
+    attached::insert(&domain.attached, node, || {
+        let to: Target<'_, D> = Target::Paging {
+            root: domain.root(),
+            tag: &tag,
+        };
+        program(endpoint, &to, &mut batch);
+    })?;
+
+    if let Err(e) = batch.sync() {
+        undo(endpoint, &state);
+        let node = attached::remove(&domain.attached, endpoint, &tag);
+        pr_err!(
+            "attach was not acknowledged ({}): leaking the new page table\n",
+            e.to_errno()
+        );
+        core::mem::forget((node, domain, tag));
+        return Err(e);
+    }
+
+    let new = State::Paging(Attachment { domain, tag });
+    retire(endpoint, core::mem::replace(&mut *state, new));
+    Ok(())
+}
+
+/// Puts back the entry of the state that an attach was to leave.
+fn undo<D: Driver>(endpoint: &Endpoint<D>, state: &State<D>) {
+    // Before the first attach there is no entry to go back to; blocked is safe.
+    let target = target_of(state).unwrap_or(Target::Blocked);
+    if program_static(endpoint, &target).is_err() {
+        pr_err!("the old translation was put back, but not acknowledged\n");
+    }
+}
+
+/// Moves the device to the identity or the blocked domain.
+///
+/// The core does not expect these to fail. When the hardware does not acknowledge,
+/// the entry in memory stands all the same and what it replaced is leaked.
+///
+/// Errors: `ENODEV` after release. Context: may sleep.
+fn fixed<D: Driver>(device: &Device<D>, to: State<D>) -> Result {
+    let endpoint = &device.endpoint;
+    let mut state = device.state.lock();
+
+    match (&*state, &to) {
+        (State::Released, _) => return Err(ENODEV),
+        (State::Blocked, State::Blocked) | (State::Identity, State::Identity) => return Ok(()),
+        _ => {}
+    }
+    if let Some(target) = target_of(&to) {
+        if let Err(e) = program_static(endpoint, &target) {
+            pr_err!(
+                "change to a fixed translation was not acknowledged ({})\n",
+                e.to_errno()
+            );
+            core::mem::forget(core::mem::replace(&mut *state, to));
+            return Ok(());
+        }
+    }
+    retire(endpoint, core::mem::replace(&mut *state, to));
+    Ok(())
+}
+
+/// Moves the device to the identity domain; see [`fixed`].
+pub(crate) fn identity<D: Driver>(device: &Device<D>) -> Result {
+    fixed(device, State::Identity)
+}
+
+/// Moves the device to the blocked domain; see [`fixed`].
+pub(crate) fn blocked<D: Driver>(device: &Device<D>) -> Result {
+    fixed(device, State::Blocked)
+}
+
+/// Ends the device's life here. Nothing is programmed for it afterwards.
+///
+/// The core has attached the release domain before: blocked, or identity for a
+/// device whose firmware needs its regions. An endpoint that never was attached
+/// keeps the entry that it came with.
+///
+/// Context: may sleep.
+pub(crate) fn release<D: Driver>(device: &Device<D>) {
+    let mut state = device.state.lock();
+    let old = core::mem::replace(&mut *state, State::Released);
+    if matches!(old, State::Paging(_)) {
+        if let Err(e) = program_static(&device.endpoint, &Target::Blocked) {
+            pr_err!(
+                "release was not acknowledged ({}): leaking the page table\n",
+                e.to_errno()
+            );
+            core::mem::forget(old);
+            return;
+        }
+    }
+    retire(&device.endpoint, old);
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The endpoints that a domain is attached to, as flushers see them.
+
+use crate::{
+    batch::Batch,
+    driver::Driver,
+    endpoint::Endpoint,
+    invalidation::Invalidation,
+    queue::Synced,
+    unit::UnitRef, //
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    },
+};
+
+/// One endpoint on the domain, and the tag it uses.
+pub(crate) struct Node<D: Driver> {
+    pub(crate) endpoint: Arc<Endpoint<D>>,
+    pub(crate) tag: Arc<D::Tag>,
+}
+
+/// Nodes of one unit stand next to each other, so that their commands go out in
+/// one batch.
+pub(crate) type Nodes<D> = KVec<Node<D>>;
+
+/// Inserts `node` and runs `program` before the lock is released.
+///
+/// From the moment the lock is free, every flush of the domain reaches the node's
+/// tag; and a flush that came before cannot have missed a translation that the
+/// hardware could have cached, because the entry was not programmed yet.
+///
+/// Errors: `ENOMEM`, with nothing done. Context: may sleep.
+pub(crate) fn insert<D: Driver>(
+    list: &SpinLockIrq<Nodes<D>>,
+    node: Node<D>,
+    program: impl FnOnce(),
+) -> Result {
+    loop {
+        let wanted = {
+            let mut nodes = list.lock();
+            if nodes.len() < nodes.capacity() {
+                let at = nodes
+                    .iter()
+                    .rposition(|n| n.endpoint.unit.same(&node.endpoint.unit))
+                    .map_or(nodes.len(), |i| i + 1);
+                nodes.insert_within_capacity(at, node).map_err(|_| ENOMEM)?;
+                program();
+                return Ok(());
+            }
+            nodes.len() + 1
+        };
+        grow(list, wanted)?;
+    }
+}
+
+/// Makes room for `wanted` nodes. The allocation is done without the lock.
+fn grow<D: Driver>(list: &SpinLockIrq<Nodes<D>>, wanted: usize) -> Result {
+    let mut larger = KVec::with_capacity(wanted.next_power_of_two(), GFP_KERNEL)?;
+    let mut nodes = list.lock();
+    // Another attach may have grown the list meanwhile, or filled it further.
+    if larger.capacity() > nodes.capacity() {
+        for node in nodes.drain_all() {
+            // Cannot fail: `larger` is the larger one.
+            larger.push_within_capacity(node).map_err(|_| ENOMEM)?;
+        }
+        core::mem::swap(&mut *nodes, &mut larger);
+    }
+    drop(nodes);
+    // The old memory, now in `larger`, is freed here, without the lock.
+    drop(larger);
+    Ok(())
+}
+
+/// Takes the endpoint's node for `tag` out.
+///
+/// Context: atomic.
+pub(crate) fn remove<D: Driver>(
+    list: &SpinLockIrq<Nodes<D>>,
+    endpoint: &Arc<Endpoint<D>>,
+    tag: &Arc<D::Tag>,
+) -> Option<Node<D>> {
+    let mut nodes = list.lock();
+    let at = nodes
+        .iter()
+        .position(|n| Arc::ptr_eq(&n.endpoint, endpoint) && Arc::ptr_eq(&n.tag, tag))?;
+    nodes.remove(at).ok()
+}
+
+/// The tag that the domain already has on a unit.
+///
+/// Context: atomic.
+pub(crate) fn tag_on<D: Driver>(
+    list: &SpinLockIrq<Nodes<D>>,
+    unit: &UnitRef<D>,
+) -> Option<Arc<D::Tag>> {
+    list.lock()
+        .iter()
+        .find(|n| n.endpoint.unit.same(unit))
+        .map(|n| n.tag.clone())
+}
+
+/// Invalidates in every cache that may hold translations of the domain, one batch
+/// a unit, and waits.
+///
+/// Errors: `ETIMEDOUT`, `EIO`; then all units were still tried. Context: atomic.
+pub(crate) fn flush<D: Driver>(
+    list: &SpinLockIrq<Nodes<D>>,
+    what: &Invalidation,
+) -> Result<Synced> {
+    let nodes = list.lock();
+    let mut result = Ok(Synced::nothing_cached());
+    let mut rest = nodes.as_slice();
+    while let Some(first) = rest.first() {
+        let unit = &first.endpoint.unit;
+        let count = rest
+            .iter()
+            .take_while(|n| n.endpoint.unit.same(unit))
+            .count();
+        let (run, others) = rest.split_at(count);
+        rest = others;
+
+        let mut batch = Batch::<D>::new(unit);
+        for (i, node) in run.iter().enumerate() {
+            // Endpoints of a unit share the domain's tag on it, but for the rare
+            // two that were attached at the same moment.
+            let seen = run
+                .get(..i)
+                .is_some_and(|before| before.iter().any(|n| Arc::ptr_eq(&n.tag, &node.tag)));
+            if !seen {
+                D::invalidate(unit, &node.tag, what, &mut batch);
+            }
+        }
+        if let Err(e) = batch.sync() {
+            result = Err(e);
+        }
+    }
+    result
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands collected for one wait.
+
+use crate::{
+    driver::Driver,
+    queue::Synced, //
+};
+use kernel::prelude::*;
+
+/// Commands that fit before a batch submits early. It lives on the stack of the
+/// flush path.
+const CAPACITY: usize = 16;
+
+/// Commands for one unit, submitted and waited for together.
+///
+/// It is used up by [`sync`](Self::sync), so that commands can be neither sent
+/// twice nor forgotten without the compiler saying so.
+#[must_use = "commands reach the hardware only by sync()"]
+pub struct Batch<'u, D: Driver> {
+    unit: &'u D::Unit,
+    commands: [D::Command; CAPACITY],
+    used: usize,
+    early: Result,
+}
+
+impl<'u, D: Driver> Batch<'u, D> {
+    pub(crate) fn new(unit: &'u D::Unit) -> Self {
+        Self {
+            unit,
+            commands: [D::Command::default(); CAPACITY],
+            used: 0,
+            early: Ok(()),
+        }
+    }
+
+    /// Adds a command. A full batch is submitted first; if that fails, the error
+    /// comes out of [`sync`](Self::sync).
+    ///
+    /// Context: atomic.
+    pub fn push(&mut self, command: D::Command) {
+        if self.used == CAPACITY {
+            let sent = D::submit(self.unit, &self.commands).map(|_| ());
+            self.early = self.early.and(sent);
+            self.used = 0;
+        }
+        if let Some(place) = self.commands.get_mut(self.used) {
+            *place = command;
+            self.used += 1;
+        }
+    }
+
+    /// Submits what was collected and waits for the hardware to acknowledge it.
+    ///
+    /// Context: atomic.
+    pub(crate) fn sync(self) -> Result<Synced> {
+        let synced = D::submit(self.unit, self.commands.get(..self.used).unwrap_or(&[]))?;
+        self.early?;
+        Ok(synced)
+    }
+}

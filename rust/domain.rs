@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Paging domains.
+
+use crate::{
+    attached::{
+        self,
+        Nodes, //
+    },
+    bindings,
+    driver::Driver,
+    invalidation::Invalidation,
+    pt::PageTable,
+    queue::Synced, //
+};
+use kernel::{
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        Arc,
+        SpinLockIrq, //
+    },
+};
+
+/// A page table with the list of who uses it.
+///
+/// The core holds one reference, as the `iommu_domain` at offset 0; every endpoint
+/// that is attached holds another. The table is freed with the last one, so never
+/// while an entry may point to it: an endpoint gives its reference up only with
+/// proof that hardware has forgotten the tag, and leaks it otherwise.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Domain<D: Driver> {
+    /// First, so that `iommu_domain *` is a pointer to the whole.
+    #[pin]
+    table: D::Table,
+    pub(crate) config: <D::Table as PageTable>::Config,
+    /// New mappings are announced to the units too. Fixed when the domain is made,
+    /// because the core's path for those that need it is a different one.
+    pub(crate) flushes_new: bool,
+    /// Outside the slot locks and the units' locks, inside the device's domain lock.
+    #[pin]
+    pub(crate) attached: SpinLockIrq<Nodes<D>>,
+}
+
+impl<D: Driver> Domain<D> {
+    /// Makes an empty domain. Context: may sleep.
+    pub(crate) fn new(
+        config: <D::Table as PageTable>::Config,
+        flushes_new: bool,
+        node: i32,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                table <- D::Table::new(config, node),
+                config,
+                flushes_new,
+                attached <- new_spinlock_irq!(KVec::new(), "iommu domain attachments"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The table's root.
+    pub(crate) fn root(&self) -> <D::Table as PageTable>::Root {
+        self.table.root()
+    }
+
+    /// Hands a reference to the core.
+    pub(crate) fn into_core(this: Arc<Self>) -> *mut bindings::iommu_domain {
+        Arc::into_raw(this).cast_mut().cast()
+    }
+
+    /// The domain's `iommu_domain`, for the core's fields.
+    pub(crate) fn as_iommu_domain(&self) -> *mut bindings::iommu_domain {
+        // `pt_iommu` starts with the domain.
+        self.table.as_pt_iommu().cast()
+    }
+
+    /// # Safety
+    ///
+    /// `domain` came from [`into_core`](Self::into_core) of the same driver, and its
+    /// reference is not given up during `'a`.
+    pub(crate) unsafe fn borrow<'a>(domain: *mut bindings::iommu_domain) -> &'a Self {
+        // SAFETY: By the function's contract the pointer is that of a live `Self`:
+        // the domain is at offset 0 (`repr(C)`, `table` first).
+        unsafe { &*domain.cast::<Self>() }
+    }
+
+    /// A further counted reference.
+    ///
+    /// # Safety
+    ///
+    /// As for [`borrow`](Self::borrow).
+    pub(crate) unsafe fn get(domain: *mut bindings::iommu_domain) -> Arc<Self> {
+        // SAFETY: By the contract, the pointer came from `Arc::into_raw`; the
+        // reference made here is not dropped (`ManuallyDrop`), because it is the core's.
+        let core = core::mem::ManuallyDrop::new(unsafe { Arc::from_raw(domain.cast::<Self>()) });
+        Arc::clone(&core)
+    }
+
+    /// Takes the core's reference back.
+    ///
+    /// # Safety
+    ///
+    /// As for [`borrow`](Self::borrow), and the core does not use `domain` any more.
+    pub(crate) unsafe fn from_core(domain: *mut bindings::iommu_domain) -> Arc<Self> {
+        // SAFETY: By the contract, this is the reference that `into_core` gave away.
+        unsafe { Arc::from_raw(domain.cast::<Self>()) }
+    }
+
+    /// Invalidates `what` wherever the domain is cached. Context: atomic.
+    pub(crate) fn flush(&self, what: &Invalidation) -> Result<Synced> {
+        attached::flush(&self.attached, what)
+    }
+}

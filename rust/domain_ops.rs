@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `iommu_domain_ops`: from the core's C callbacks to safe code, and nothing else.
+
+use crate::{
+    attach,
+    bindings,
+    domain::Domain,
+    driver::Driver,
+    gather::Gather,
+    invalidation::Invalidation,
+    ops,
+    pt::PageTable, //
+};
+use kernel::{
+    error::from_result,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Operations of paging domains. The core maps and unmaps through the table itself
+/// (generic_pt), so these hold only what concerns caches and attachment.
+pub(crate) const fn paging<D: Driver>(announce: bool) -> bindings::iommu_domain_ops {
+    bindings::iommu_domain_ops {
+        attach_dev: Some(attach_paging::<D>),
+        flush_iotlb_all: Some(flush_iotlb_all::<D>),
+        iotlb_sync_map: if announce {
+            Some(iotlb_sync_map::<D>)
+        } else {
+            None
+        },
+        iotlb_sync: Some(iotlb_sync::<D>),
+        iova_to_phys: Some(<D::Table as PageTable>::IOVA_TO_PHYS),
+        free: Some(free::<D>),
+        ..pin_init::zeroed()
+    }
+}
+
+/// Operations of the identity domain.
+pub(crate) const fn identity<D: Driver>() -> bindings::iommu_domain_ops {
+    bindings::iommu_domain_ops {
+        attach_dev: Some(attach_identity::<D>),
+        ..pin_init::zeroed()
+    }
+}
+
+/// Operations of the blocked domain, which is the release domain too.
+pub(crate) const fn blocked<D: Driver>() -> bindings::iommu_domain_ops {
+    bindings::iommu_domain_ops {
+        attach_dev: Some(attach_blocked::<D>),
+        ..pin_init::zeroed()
+    }
+}
+
+/// A domain without a table, for all devices of a driver.
+pub(crate) const fn fixed_domain(
+    kind: u32,
+    ops: *const bindings::iommu_domain_ops,
+) -> bindings::iommu_domain {
+    bindings::iommu_domain {
+        type_: kind,
+        ops,
+        ..pin_init::zeroed()
+    }
+}
+
+unsafe extern "C" fn attach_paging<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    dev: *mut bindings::device,
+    _old: *mut bindings::iommu_domain,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The core attaches probed devices only, and not after their release.
+        let device = unsafe { ops::device::<D>(dev) };
+        // SAFETY: The core checked that the domain is of these operations (`owner`), and
+        // holds its reference over the call.
+        let domain: Arc<Domain<D>> = unsafe { Domain::get(domain) };
+        attach::paging(&device, domain)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn attach_identity<D: Driver>(
+    _domain: *mut bindings::iommu_domain,
+    dev: *mut bindings::device,
+    _old: *mut bindings::iommu_domain,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As in `attach_paging`.
+        let device = unsafe { ops::device::<D>(dev) };
+        attach::identity::<D>(&device)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn attach_blocked<D: Driver>(
+    _domain: *mut bindings::iommu_domain,
+    dev: *mut bindings::device,
+    _old: *mut bindings::iommu_domain,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As in `attach_paging`.
+        let device = unsafe { ops::device::<D>(dev) };
+        attach::blocked::<D>(&device)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn flush_iotlb_all<D: Driver>(domain: *mut bindings::iommu_domain) {
+    // SAFETY: The core holds its reference over the call.
+    let domain = unsafe { Domain::<D>::borrow(domain) };
+    // The core asks for no answer. The queue has reported a failure, and from then on
+    // fails all that would free a tag or a table.
+    let _ = domain.flush(&Invalidation::All);
+}
+
+unsafe extern "C" fn iotlb_sync_map<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    size: usize,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The core holds its reference over the call.
+        let domain = unsafe { Domain::<D>::borrow(domain) };
+        let Some(bytes_after) = (size as u64).checked_sub(1) else {
+            return Ok(0);
+        };
+        let _ = domain.flush(&Invalidation::Range {
+            start: iova as u64,
+            last: (iova as u64).saturating_add(bytes_after),
+            // A table may have been added above the new leaf entries.
+            leaf_only: false,
+        })?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn iotlb_sync<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    gather: *mut bindings::iommu_iotlb_gather,
+) {
+    // SAFETY: The core holds its reference over the call.
+    let domain = unsafe { Domain::<D>::borrow(domain) };
+    // SAFETY: The core passes a gather that is its own stack's; its free list is the
+    // driver's from here on.
+    let gather = unsafe { Gather::from_raw(gather) };
+    let Some(what) = gather.invalidation() else {
+        return;
+    };
+    match domain.flush(&what) {
+        Ok(synced) => gather.free_tables(synced),
+        // The queue has reported it.
+        Err(_) => gather.leak_tables(),
+    }
+}
+
+unsafe extern "C" fn free<D: Driver>(domain: *mut bindings::iommu_domain) {
+    // SAFETY: The core gives its reference back; it does not use the domain any more.
+    drop(unsafe { Domain::<D>::from_core(domain) });
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an IOMMU driver implements.
+//!
+//! The framework owns every order that matters: when a tag is published to
+//! flushers, when an entry is programmed, when memory may be freed. A driver only
+//! says *how* one step is done on its hardware, so it has no way to do the steps
+//! in another order.
+
+use crate::{
+    batch::Batch,
+    invalidation::Invalidation,
+    locked::Locked,
+    ops::Ops,
+    pt::{
+        PageTable,
+        Root, //
+    },
+    queue::Synced,
+    resv::ResvList,
+    unit::{
+        Probing,
+        UnitRef, //
+    },
+};
+use kernel::prelude::*;
+
+/// What an endpoint's entry is to say.
+pub enum Target<'a, D: Driver> {
+    /// All DMA of the endpoint is refused.
+    Blocked,
+    /// DMA addresses are physical addresses.
+    Identity,
+    /// DMA goes through a page table.
+    Paging {
+        /// Where the table's root is and how deep the table is.
+        root: Root<D::Table>,
+        /// What the hardware's caches are keyed by for this domain on this unit.
+        tag: &'a D::Tag,
+    },
+}
+
+/// A property that the IOMMU core asks an endpoint's driver for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// `IOMMU_CACHE` mappings are coherent with the CPU's caches.
+    CacheCoherency,
+    /// The driver forces coherency also for transactions that ask for none.
+    EnforceCacheCoherency,
+    /// A domain can track which pages were written.
+    DirtyTracking,
+}
+
+/// An IOMMU driver.
+///
+/// Every method says which context it is called in. "May sleep" methods are called
+/// with `group->mutex` or the core's probe mutex held; "atomic" ones with interrupts
+/// disabled and spinlocks held.
+#[vtable]
+pub trait Driver: Sized + Send + Sync + 'static {
+    /// One remapping hardware unit. It locks what it has to by itself.
+    type Unit: Send + Sync + 'static;
+    /// Facts about an endpoint that do not change while it is there.
+    type Endpoint: Send + Sync + 'static;
+    /// The endpoint's own entries in the unit's tables; changed in
+    /// [`program`](Self::program) only.
+    type Slot: Send + Unpin + 'static;
+    /// What caches are keyed by (domain id, ASID, ...); dropping it frees the id.
+    type Tag: Send + Sync + 'static;
+    /// One command of the unit's queue.
+    type Command: Copy + Default;
+    /// Page table format.
+    type Table: PageTable;
+
+    /// The static made by [`iommu::ops!`](crate::ops).
+    fn ops() -> &'static Ops<Self>;
+
+    /// Finds the unit of a new device and collects what is needed to drive it.
+    ///
+    /// `ENODEV` declines the device: it is then none of this driver's, silently.
+    /// The slot must have all memory that programming will need, and must not
+    /// have changed what the hardware does with the device.
+    ///
+    /// Context: may sleep.
+    fn probe(dev: &Probing<'_, Self>) -> Result<(UnitRef<Self>, Self::Endpoint, Self::Slot)>;
+
+    /// Table configuration for a new paging domain, made for this endpoint.
+    ///
+    /// Context: may sleep.
+    fn table_config(
+        unit: &Self::Unit,
+        endpoint: &Self::Endpoint,
+    ) -> Result<<Self::Table as PageTable>::Config>;
+
+    /// Whether a table of this configuration can be attached to the endpoint;
+    /// `EINVAL` if not (the core then tries another domain).
+    ///
+    /// Context: may sleep.
+    fn compatible(
+        unit: &Self::Unit,
+        endpoint: &Self::Endpoint,
+        config: &<Self::Table as PageTable>::Config,
+    ) -> Result;
+
+    /// Whether new mappings need [`invalidate`](Self::invalidate) too, because the
+    /// unit may cache that an address is not mapped, or buffers table stores.
+    ///
+    /// Context: any. The answer must not change.
+    fn flush_new_mappings(unit: &Self::Unit) -> bool;
+
+    /// Takes a tag that no cache of the unit holds entries for.
+    ///
+    /// Context: may sleep.
+    fn alloc_tag(unit: &Self::Unit) -> Result<Self::Tag>;
+
+    /// Stores the endpoint's entry and adds to `batch` every invalidation that the
+    /// change from the old entry to the new one asks for, except that of the old
+    /// tag's translations: the framework asks for that through
+    /// [`invalidate`](Self::invalidate) when it retires the tag.
+    ///
+    /// Context: atomic; endpoint's slot locked. Cannot fail.
+    fn program(
+        unit: &Self::Unit,
+        endpoint: &Self::Endpoint,
+        slot: &mut Locked<'_, Self>,
+        target: &Target<'_, Self>,
+        batch: &mut Batch<'_, Self>,
+    );
+
+    /// Adds to `batch` what makes the unit forget the tag's translations in a range.
+    ///
+    /// Context: atomic.
+    fn invalidate(
+        unit: &Self::Unit,
+        tag: &Self::Tag,
+        what: &Invalidation,
+        batch: &mut Batch<'_, Self>,
+    );
+
+    /// Gives commands to the hardware and waits until it has acknowledged all of
+    /// them. An empty slice is a request that table stores be visible.
+    ///
+    /// Errors: `ETIMEDOUT` or `EIO`; the framework then frees nothing.
+    ///
+    /// Context: atomic.
+    fn submit(unit: &Self::Unit, commands: &[Self::Command]) -> Result<Synced>;
+
+    /// Adds the regions of DMA address space that the endpoint cannot use freely.
+    ///
+    /// Context: may sleep.
+    fn resv_regions(_unit: &Self::Unit, _endpoint: &Self::Endpoint, _list: &mut ResvList<'_>) {}
+
+    /// Answers the core's question for a capability.
+    ///
+    /// Context: may sleep.
+    fn capable(unit: &Self::Unit, endpoint: &Self::Endpoint, capability: Capability) -> bool;
+}

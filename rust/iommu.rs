@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOMMU drivers in safe Rust.
+
+use kernel::prelude::*;
+
+pub mod acpi;
+mod attach;
+mod attached;
+pub mod batch;
+mod bindings;
+mod domain;
+mod domain_ops;
+pub mod driver;
+mod endpoint;
+pub mod entries;
+mod gather;
+pub mod invalidation;
+pub mod irq;
+pub mod locked;
+pub mod mmio;
+pub mod ops;
+pub mod pages;
+pub mod path;
+pub mod pci;
+pub mod pt;
+pub mod queue;
+pub mod ratelimit;
+mod raw;
+pub mod registration;
+mod registry;
+pub mod resv;
+pub mod ring;
+pub mod source_id;
+pub mod standby;
+pub mod unit;
+
+module! {
+    type: Framework,
+    name: "rust_iommu",
+    authors: ["The Rust IOMMU maintainers"],
+    description: "Framework for IOMMU drivers in Rust",
+    license: "GPL",
+    imports_ns: ["GENERIC_PT_IOMMU"],
+}
+
+struct Framework;
+
+impl kernel::Module for Framework {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Framework)
+    }
+}

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `iommu_ops`: from the core's C callbacks to safe code, and nothing else.
+//!
+//! Which locks the core holds at each callback is in `Documentation/contexts.rst`.
+
+use crate::{
+    attach,
+    bindings,
+    domain::Domain,
+    domain_ops,
+    driver::{
+        Capability,
+        Driver, //
+    },
+    endpoint::{
+        Device,
+        Endpoint, //
+    },
+    raw,
+    registry::{
+        Registry,
+        RegistryLock, //
+    },
+    resv::ResvList,
+    unit::{
+        Probing,
+        UnitRef, //
+    },
+};
+use core::cell::UnsafeCell;
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        GlobalLock, //
+    },
+    types::ForeignOwnable,
+    ModuleMetadata, //
+};
+
+/// The C operations of a driver, and what the core needs to find through them.
+///
+/// One static a driver, made by [`ops!`](crate::ops): the core takes domains to be
+/// compatible when their operations have the same address.
+pub struct Ops<D: Driver> {
+    iommu: UnsafeCell<bindings::iommu_ops>,
+    paging: UnsafeCell<bindings::iommu_domain_ops>,
+    paging_announcing: UnsafeCell<bindings::iommu_domain_ops>,
+    _identity_ops: UnsafeCell<bindings::iommu_domain_ops>,
+    _blocked_ops: UnsafeCell<bindings::iommu_domain_ops>,
+    _identity: UnsafeCell<bindings::iommu_domain>,
+    _blocked: UnsafeCell<bindings::iommu_domain>,
+    registry: GlobalLock<RegistryLock<D>>,
+    /// 0: `registry` is not initialised, 1: being initialised, 2: ready.
+    registry_state: Atomic<u32>,
+}
+
+// SAFETY: The operations are constant after `new`. What the core writes to the two
+// domains, it locks itself. The registry is a lock.
+unsafe impl<D: Driver> Sync for Ops<D> {}
+
+impl<D: Driver> Ops<D> {
+    /// Fills the operations in.
+    ///
+    /// # Safety
+    ///
+    /// The result is stored in the only static of this type, and `this` is that
+    /// static's address. [`ops!`](crate::ops) sees to both.
+    #[doc(hidden)]
+    pub const unsafe fn new(this: *const Self) -> Self {
+        // SAFETY: `this` is a static's address by the contract; only places are
+        // formed here, nothing is read.
+        let identity_ops = unsafe { &raw const (*this)._identity_ops }.cast();
+        // SAFETY: As above.
+        let blocked_ops = unsafe { &raw const (*this)._blocked_ops }.cast();
+        // SAFETY: As above.
+        let paging = unsafe { &raw const (*this).paging }.cast();
+        // SAFETY: As above.
+        let identity = unsafe { &raw const (*this)._identity }.cast_mut().cast();
+        // SAFETY: As above.
+        let blocked = unsafe { &raw const (*this)._blocked }.cast_mut().cast();
+
+        Self {
+            iommu: UnsafeCell::new(bindings::iommu_ops {
+                capable: Some(capable::<D>),
+                domain_alloc_paging_flags: Some(domain_alloc_paging_flags::<D>),
+                probe_device: Some(probe_device::<D>),
+                release_device: Some(release_device::<D>),
+                device_group: Some(device_group),
+                get_resv_regions: Some(get_resv_regions::<D>),
+                default_domain_ops: paging,
+                owner: <D::OwnerModule as ModuleMetadata>::THIS_MODULE.as_ptr(),
+                identity_domain: identity,
+                blocked_domain: blocked,
+                release_domain: blocked,
+                ..pin_init::zeroed()
+            }),
+            paging: UnsafeCell::new(domain_ops::paging::<D>(false)),
+            paging_announcing: UnsafeCell::new(domain_ops::paging::<D>(true)),
+            _identity_ops: UnsafeCell::new(domain_ops::identity::<D>()),
+            _blocked_ops: UnsafeCell::new(domain_ops::blocked::<D>()),
+            _identity: UnsafeCell::new(domain_ops::fixed_domain(
+                bindings::IOMMU_DOMAIN_IDENTITY,
+                identity_ops,
+            )),
+            _blocked: UnsafeCell::new(domain_ops::fixed_domain(
+                bindings::IOMMU_DOMAIN_BLOCKED,
+                blocked_ops,
+            )),
+            // SAFETY: `start_registry` calls `init` before it gives the lock out, and
+            // the type is used with no other lock, by the function's contract.
+            registry: unsafe { GlobalLock::new(Registry::new()) },
+            registry_state: Atomic::new(0),
+        }
+    }
+
+    /// The registry, initialised on first use.
+    ///
+    /// Errors: `EBUSY` while another caller initialises it.
+    pub(crate) fn start_registry(&'static self) -> Result<&'static GlobalLock<RegistryLock<D>>> {
+        if self.registry_state.cmpxchg(0, 1, Relaxed).is_ok() {
+            // SAFETY: The state leaves 0 once, so this runs once.
+            unsafe { self.registry.init() };
+            self.registry_state.store(2, Release);
+        }
+        if self.registry_state.load(Acquire) == 2 {
+            Ok(&self.registry)
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    pub(crate) fn iommu_ops(&self) -> *const bindings::iommu_ops {
+        self.iommu.get()
+    }
+
+    /// Operations of a paging domain; those that announce new mappings cost a call
+    /// for every map.
+    fn paging_ops(&self, announce: bool) -> *const bindings::iommu_domain_ops {
+        if announce {
+            self.paging_announcing.get()
+        } else {
+            self.paging.get()
+        }
+    }
+}
+
+/// Declares the static with a driver's operations.
+///
+/// ```ignore
+/// iommu::ops!(static OPS: MyDriver);
+/// ```
+#[macro_export]
+macro_rules! ops {
+    (static $name:ident: $driver:ty) => {
+        static $name: $crate::ops::Ops<$driver> =
+            // SAFETY: It is this static's own address; the macro makes one static a
+            // driver, or the second `impl Driver` does not compile.
+            unsafe { $crate::ops::Ops::new(&raw const $name) };
+    };
+}
+
+/// What `probe_device` stored.
+///
+/// # Safety
+///
+/// `dev` was probed by `D` and is not released during `'a`.
+pub(crate) unsafe fn device<'a, D: Driver>(dev: *mut bindings::device) -> Pin<&'a Device<D>> {
+    // SAFETY: A probed device has `dev->iommu` until it is released.
+    let iommu = unsafe { (*dev).iommu };
+    // SAFETY: As above; `priv` is written by `probe_device` only.
+    let private = unsafe { (*iommu).priv_ };
+    // SAFETY: `probe` stored the result of `into_foreign` of this type there, and only
+    // `release_device` takes it back.
+    unsafe { <Pin<KBox<Device<D>>> as ForeignOwnable>::borrow(private) }
+}
+
+fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
+    let mut registry = D::ops().start_registry()?.lock();
+    if registry.decline(dev) {
+        return Err(ENODEV);
+    }
+    let (unit, facts, slot) = D::probe(&Probing::new(dev, &registry.units))?;
+    let endpoint = Endpoint::new(unit.clone(), facts, slot)?;
+    let device = KBox::pin_init(Device::new(endpoint), GFP_KERNEL)?;
+    // SAFETY: The core calls probe_device() with iommu_probe_device_lock held, which is
+    // what dev_iommu_priv_set() asks for; `dev->iommu` exists then.
+    unsafe { bindings::dev_iommu_priv_set(raw::as_raw(dev), device.into_foreign()) };
+    Ok(unit)
+}
+
+unsafe extern "C" fn probe_device<D: Driver>(
+    dev: *mut bindings::device,
+) -> *mut bindings::iommu_device {
+    // SAFETY: The core passes a device that it holds a reference to.
+    let dev = unsafe { raw::device(dev) };
+    match probe::<D>(dev) {
+        Ok(unit) => unit.as_raw(),
+        Err(e) => e.to_ptr(),
+    }
+}
+
+unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
+    // SAFETY: The core releases only what was probed, and `dev->iommu` is there.
+    let iommu = unsafe { (*dev).iommu };
+    // SAFETY: As above.
+    let private = unsafe { (*iommu).priv_ };
+    // SAFETY: `probe` stored it; the core calls release_device() once, last, and no
+    // other callback for the device runs or comes.
+    let device = unsafe { <Pin<KBox<Device<D>>> as ForeignOwnable>::from_foreign(private) };
+    attach::release(&device);
+}
+
+unsafe extern "C" fn device_group(dev: *mut bindings::device) -> *mut bindings::iommu_group {
+    // SAFETY: The core passes a valid device, between probe_device() and attach.
+    unsafe { raw::device_group(dev) }
+}
+
+unsafe extern "C" fn get_resv_regions<D: Driver>(
+    dev: *mut bindings::device,
+    list: *mut bindings::list_head,
+) {
+    // SAFETY: The device is probed; the core calls this before release_device() only.
+    let device = unsafe { device::<D>(dev) };
+    // SAFETY: The core passes an initialised list that nobody else uses.
+    let mut list = unsafe { ResvList::from_raw(list) };
+    let endpoint = &device.endpoint;
+    D::resv_regions(&endpoint.unit, &endpoint.facts, &mut list);
+}
+
+unsafe extern "C" fn capable<D: Driver>(
+    dev: *mut bindings::device,
+    cap: bindings::iommu_cap,
+) -> bool {
+    let cap = match cap {
+        bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Capability::CacheCoherency,
+        bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => {
+            Capability::EnforceCacheCoherency
+        }
+        bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Capability::DirtyTracking,
+        // flush_iotlb_all() of every domain here waits for the hardware.
+        bindings::iommu_cap_IOMMU_CAP_DEFERRED_FLUSH => return true,
+        _ => return false,
+    };
+    // SAFETY: The core asks for probed devices only.
+    let device = unsafe { device::<D>(dev) };
+    D::capable(&device.endpoint.unit, &device.endpoint.facts, cap)
+}
+
+fn alloc<D: Driver>(device: &Device<D>, node: i32) -> Result<Arc<Domain<D>>> {
+    let endpoint = &device.endpoint;
+    let config = D::table_config(&endpoint.unit, &endpoint.facts)?;
+    let announce = D::flush_new_mappings(&endpoint.unit);
+    let domain = Domain::<D>::new(config, announce, node)?;
+    // SAFETY: Nobody else has the domain yet; the core fills in the rest.
+    unsafe { (*domain.as_iommu_domain()).ops = D::ops().paging_ops(announce) };
+    Ok(domain)
+}
+
+unsafe extern "C" fn domain_alloc_paging_flags<D: Driver>(
+    dev: *mut bindings::device,
+    flags: u32,
+    user_data: *const bindings::iommu_user_data,
+) -> *mut bindings::iommu_domain {
+    if flags != 0 || !user_data.is_null() {
+        return EOPNOTSUPP.to_ptr();
+    }
+    // SAFETY: The core allocates domains for probed devices only.
+    let device = unsafe { device::<D>(dev) };
+    // SAFETY: `dev` is valid, as above.
+    let node = unsafe { bindings::rust_iommu_dev_to_node(dev) };
+    match alloc(&device, node) {
+        Ok(domain) => Domain::into_core(domain),
+        Err(e) => e.to_ptr(),
+    }
+}
+
+/// Registers one unit with the core, which probes every device there is.
+///
+/// # Safety
+///
+/// `unit` stays where it is until [`unregister`]; its sysfs device exists.
+pub(crate) unsafe fn register<D: Driver>(unit: &UnitRef<D>) -> Result {
+    // SAFETY: The unit is initialised and stays, by the contract; the operations are
+    // static. Firmware-described units have no device of their own: NULL.
+    to_result(unsafe {
+        bindings::iommu_device_register(
+            unit.as_raw(),
+            D::ops().iommu_ops(),
+            core::ptr::null_mut(),
+        )
+    })
+}
+
+/// Undoes [`register`]; every endpoint of the unit has been released on return.
+///
+/// # Safety
+///
+/// The unit is registered.
+pub(crate) unsafe fn unregister<D: Driver>(unit: &UnitRef<D>) {
+    // SAFETY: By the contract.
+    unsafe { bindings::iommu_device_unregister(unit.as_raw()) };
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IO page tables of the kernel's generic page table code, one type a format.
+//!
+//! C headers: [`include/linux/generic_pt/iommu.h`](srctree/include/linux/generic_pt/iommu.h)
+//!
+//! The core calls the table's own `map_range` and `unmap_range`; a driver never
+//! sees a map or unmap, only the invalidations that follow.
+
+use crate::bindings;
+use core::cell::UnsafeCell;
+use kernel::prelude::*;
+
+mod vtdss;
+
+pub use self::vtdss::{
+    Vtdss,
+    VtdssConfig,
+    VtdssRoot, //
+};
+
+mod private {
+    pub trait Sealed {}
+}
+pub(crate) use self::private::Sealed;
+
+/// Root pointer and depth of a table in format `T`.
+pub type Root<T> = <T as PageTable>::Root;
+
+/// A page table format. Only this crate implements it.
+pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
+    /// How a table is made: width, coherency and the format's own choices.
+    type Config: Copy + Send + Sync;
+    /// What an entry needs to know to point at the table.
+    type Root: Copy;
+
+    /// The format's `iova_to_phys`, for `iommu_domain_ops`.
+    #[doc(hidden)]
+    const IOVA_TO_PHYS: IovaToPhys;
+
+    /// Makes an empty table.
+    ///
+    /// Context: may sleep. Errors: `ENOMEM`, `EINVAL`, `EOPNOTSUPP`.
+    fn new(config: Self::Config, node: i32) -> impl PinInit<Self, Error>;
+
+    /// Where entries are to point.
+    fn root(&self) -> Self::Root;
+
+    #[doc(hidden)]
+    fn as_pt_iommu(&self) -> *mut bindings::pt_iommu;
+
+    /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that
+    /// is no domain's (a driver's own identity table).
+    ///
+    /// Context: may sleep. Errors: `ENOMEM`, `EADDRINUSE`, `ERANGE`; what was mapped
+    /// before the error stays until the table is dropped.
+    fn map_own(self: Pin<&mut Self>, iova: u64, phys: u64, len: u64) -> Result {
+        let pt = self.as_pt_iommu();
+        // SAFETY: `new` initialised the table, and `ops` is constant from then on.
+        let ops = unsafe { (*pt).ops };
+        // SAFETY: `ops` points to the format's static operations in the kernel image.
+        let map = unsafe { (*ops).map_range }.ok_or(EOPNOTSUPP)?;
+        let prot = bindings::IOMMU_READ | bindings::IOMMU_WRITE;
+        let mut mapped = 0;
+        // SAFETY: The table is initialised, and `&mut self` keeps every other user of
+        // the range out, which is the lock that map_range() asks its caller for.
+        let ret = unsafe {
+            map(
+                pt,
+                iova,
+                phys,
+                len,
+                prot,
+                bindings::GFP_KERNEL,
+                &mut mapped,
+            )
+        };
+        kernel::error::to_result(ret)
+    }
+}
+
+/// Type of `iommu_domain_ops::iova_to_phys`.
+#[doc(hidden)]
+pub type IovaToPhys = unsafe extern "C" fn(
+    *mut bindings::iommu_domain,
+    bindings::dma_addr_t,
+) -> bindings::phys_addr_t;
+
+/// Stands in for the IOMMU's own device where a table asks for one.
+///
+/// generic_pt wants a device for tables that hardware does not snoop, to flush CPU
+/// caches with its DMA operations. On x86 it flushes them directly and never
+/// dereferences the pointer, and remapping units are no devices there.
+struct NoDevice(UnsafeCell<bindings::device>);
+
+// SAFETY: The content is never read or written; only its address is used.
+unsafe impl Sync for NoDevice {}
+
+static NO_DEVICE: NoDevice = NoDevice(UnsafeCell::new(pin_init::zeroed()));
+
+pub(crate) fn no_device() -> *mut bindings::device {
+    NO_DEVICE.0.get()
+}

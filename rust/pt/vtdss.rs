@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Intel VT-d second-stage tables (VT-d specification, section 9.8 "Second-Stage
+//! Paging Entries").
+
+use super::{
+    no_device,
+    IovaToPhys,
+    PageTable,
+    Sealed, //
+};
+use crate::bindings;
+use kernel::{
+    bits::bit_u32,
+    error::to_result,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// How a [`Vtdss`] table is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct VtdssConfig {
+    /// Address bits that may be mapped: the smaller of what the table's depth and
+    /// the unit's MGAW allow.
+    pub address_bits: u8,
+    /// Level of the root table: 2, 3 or 4 for tables of 39, 48 or 57 bits.
+    pub top_level: u8,
+    /// Bits of an output (physical) address.
+    pub output_bits: u8,
+    /// Page sizes that entries of this unit can have, as a bitmap of sizes in bytes.
+    pub page_sizes: u64,
+    /// The unit does not snoop CPU caches when it walks the table.
+    pub incoherent: bool,
+    /// Every invalidation is expensive for what it covers (a hypervisor shadows
+    /// the table), so that gaps must not be flushed along.
+    pub exact_flush: bool,
+    /// Read-only mappings do not work (a hardware erratum).
+    pub force_writable: bool,
+}
+
+/// Where a context entry points to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct VtdssRoot {
+    /// Physical address of the root table.
+    pub phys: u64,
+    /// Address width field of the context entry: 1, 2 or 3.
+    pub address_width: u8,
+}
+
+/// A second-stage table, and the `iommu_domain` in front of it.
+#[pin_data(PinnedDrop)]
+#[repr(transparent)]
+pub struct Vtdss {
+    #[pin]
+    table: Opaque<bindings::pt_iommu_vtdss>,
+}
+
+// SAFETY: generic_pt is called from any thread; see the locking rules of each op.
+unsafe impl Send for Vtdss {}
+// SAFETY: As above: concurrent calls on disjoint ranges are allowed, and the safe
+// methods either only read what is constant or take `&mut`.
+unsafe impl Sync for Vtdss {}
+
+impl Sealed for Vtdss {}
+
+impl PageTable for Vtdss {
+    type Config = VtdssConfig;
+    type Root = VtdssRoot;
+
+    const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_vtdss_iova_to_phys;
+
+    fn new(config: VtdssConfig, node: i32) -> impl PinInit<Self, Error> {
+        let mut features = if config.exact_flush {
+            bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE_NO_GAPS)
+        } else {
+            bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE)
+        };
+        if config.incoherent {
+            features |= bit_u32(bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
+        }
+        if config.force_writable {
+            features |= bit_u32(bindings::PT_FEAT_VTDSS_FORCE_WRITEABLE);
+        }
+        let cfg = bindings::pt_iommu_vtdss_cfg {
+            common: bindings::pt_iommu_cfg {
+                features,
+                hw_max_vasz_lg2: config.address_bits,
+                hw_max_oasz_lg2: config.output_bits,
+            },
+            top_level: config.top_level.into(),
+        };
+
+        try_pin_init!(Self {
+            table <- Opaque::try_ffi_init(move |slot: *mut bindings::pt_iommu_vtdss| {
+                let mut zero: bindings::pt_iommu_vtdss = pin_init::zeroed();
+                zero.iommu.nid = node;
+                zero.iommu.iommu_device = no_device();
+                // SAFETY: `slot` is valid for writes and nobody else has it yet.
+                unsafe { slot.write(zero) };
+                // SAFETY: `slot` is zeroed but for the fields that the caller sets,
+                // as pt_iommu_init() asks, and pinned by the initialiser's contract.
+                // On error there is nothing to undo: `ops` is set last.
+                let ret = unsafe {
+                    bindings::pt_iommu_vtdss_init(slot, &cfg, bindings::GFP_KERNEL_ACCOUNT)
+                };
+                to_result(ret)?;
+                // SAFETY: `slot` is initialised now, and still nobody else has it. The
+                // table uses only sizes that stand in its domain's bitmap.
+                unsafe { (*slot).iommu.domain.pgsize_bitmap &= config.page_sizes as usize };
+                Ok::<(), Error>(())
+            }),
+        })
+    }
+
+    fn root(&self) -> VtdssRoot {
+        let mut info = bindings::pt_iommu_vtdss_hw_info { ssptptr: 0, aw: 0 };
+        // SAFETY: The table is initialised (`new`), and its top never moves: the
+        // format has no PT_FEAT_DYNAMIC_TOP.
+        unsafe { bindings::pt_iommu_vtdss_hw_info(self.table.get(), &mut info) };
+        VtdssRoot {
+            phys: info.ssptptr,
+            address_width: info.aw,
+        }
+    }
+
+    fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
+        // `pt_iommu` is the first member.
+        self.table.get().cast()
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Vtdss {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The table was initialised by `new` and is deinitialised only here;
+        // who drops it has seen that hardware does not use it any more (a domain:
+        // see `domain.rs`; a driver's own table: its unit is off).
+        unsafe { bindings::rust_iommu_pt_deinit(self.as_pt_iommu()) };
+    }
+}

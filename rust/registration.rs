@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registering a driver's units with the IOMMU core.
+
+use crate::{
+    bindings,
+    driver::Driver,
+    ops,
+    pci::Function,
+    raw,
+    registry::Registry,
+    unit::UnitRef, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+/// Whether the IOMMU core has the function, so that a domain decides on its DMA.
+///
+/// The answer holds for as long as nobody registers units or removes the device.
+pub fn is_attached(function: Function<'_>) -> bool {
+    // SAFETY: The reference keeps the device; the pointer is only compared.
+    !unsafe { (*raw::as_raw(function.as_device())).iommu_group }.is_null()
+}
+
+/// A driver's units, registered.
+///
+/// Dropping it releases every endpoint and unregisters the units. Leaking it leaks
+/// the units, which stay registered and in memory: the core's pointers stay valid.
+///
+/// There is one registration of a driver at a time; a second one is refused with
+/// `EBUSY`.
+pub struct Registration<D: Driver> {
+    units: KVec<UnitRef<D>>,
+    named: usize,
+    registered: usize,
+}
+
+impl<D: Driver> Registration<D> {
+    /// Registers all units; sysfs names them `prefix0`, `prefix1`, ...
+    ///
+    /// Translation may already be on. Endpoints are probed and attached before this
+    /// returns, so whatever the driver's callbacks need must be there. Devices that
+    /// have a driver are declined, and named in one message.
+    ///
+    /// Errors: `EBUSY`, `ENOMEM`, and what the core returns; everything is undone then.
+    ///
+    /// Context: may sleep; no lock may be held that a callback takes.
+    pub fn new(prefix: &'static CStr, units: KVec<UnitRef<D>>) -> Result<Self> {
+        let registry = D::ops().start_registry()?;
+        {
+            let mut registry = registry.lock();
+            if !registry.units.is_empty() {
+                return Err(EBUSY);
+            }
+            for unit in &units {
+                if let Err(e) = registry.units.push(unit.clone(), GFP_KERNEL) {
+                    registry.units.clear();
+                    return Err(e.into());
+                }
+            }
+        }
+        let mut this = Self {
+            units,
+            named: 0,
+            registered: 0,
+        };
+        // All names before the first registration: the core links every endpoint to
+        // its unit's, and registering one unit probes the endpoints of all.
+        for (i, unit) in this.units.iter().enumerate() {
+            // SAFETY: The unit is not registered yet, and stays in memory for as long
+            // as `this` holds it; the format takes a string and an int.
+            to_result(unsafe {
+                bindings::iommu_device_sysfs_add(
+                    unit.as_raw(),
+                    core::ptr::null_mut(),
+                    core::ptr::null_mut(),
+                    c"%s%d".as_char_ptr(),
+                    prefix.as_char_ptr(),
+                    i as c_int,
+                )
+            })?;
+            this.named += 1;
+        }
+        for unit in &this.units {
+            // SAFETY: `this` keeps the unit until its drop, which unregisters it.
+            unsafe { ops::register(unit) }?;
+            this.registered += 1;
+        }
+
+        let declined = registry.lock().declined.take();
+        if !declined.is_empty() {
+            pr_info!(
+                "left alone, because a driver is bound: {declined}; remove and rescan to translate\n"
+            );
+        }
+        Ok(this)
+    }
+
+    /// The registered units.
+    pub fn units(&self) -> &[UnitRef<D>] {
+        &self.units
+    }
+}
+
+impl<D: Driver> Drop for Registration<D> {
+    fn drop(&mut self) {
+        for unit in self.units.iter().take(self.registered) {
+            // SAFETY: The first `registered` units are registered.
+            unsafe { ops::unregister(unit) };
+        }
+        for unit in self.units.iter().take(self.named) {
+            // SAFETY: The first `named` units have a sysfs device, and are unregistered.
+            unsafe { bindings::iommu_device_sysfs_remove(unit.as_raw()) };
+        }
+        // What goes is dropped without the lock: the last reference to a unit may be
+        // among it.
+        let gone = D::ops()
+            .start_registry()
+            .map(|registry| core::mem::replace(&mut *registry.lock(), Registry::new()));
+        drop(gone);
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Remapping units, how they are found, and what a driver sees of a new device.
+
+use crate::{
+    bindings,
+    driver::Driver,
+    pci::Function, //
+};
+use core::ops::Deref;
+use kernel::{
+    device::Device,
+    prelude::*,
+    sync::Arc,
+    types::Opaque, //
+};
+
+/// A remapping unit: the driver's part and the core's `struct iommu_device`.
+#[pin_data]
+pub struct Unit<D: Driver> {
+    #[pin]
+    hw: Opaque<bindings::iommu_device>,
+    #[pin]
+    inner: D::Unit,
+}
+
+// SAFETY: `hw` is the core's, which locks it; `D::Unit` is `Send` by its bound.
+unsafe impl<D: Driver> Send for Unit<D> {}
+// SAFETY: As above, and `D::Unit` is `Sync` by its bound.
+unsafe impl<D: Driver> Sync for Unit<D> {}
+
+impl<D: Driver> Unit<D> {
+    /// Wraps a driver's unit.
+    ///
+    /// Context: may sleep.
+    pub fn new(inner: impl PinInit<D::Unit, Error>) -> Result<UnitRef<D>> {
+        Ok(UnitRef(Arc::pin_init(
+            try_pin_init!(Self {
+                hw: Opaque::new(pin_init::zeroed()),
+                inner <- inner,
+            }? Error),
+            GFP_KERNEL,
+        )?))
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::iommu_device {
+        self.hw.get()
+    }
+}
+
+impl<D: Driver> Deref for Unit<D> {
+    type Target = D::Unit;
+
+    fn deref(&self) -> &D::Unit {
+        &self.inner
+    }
+}
+
+/// A counted reference to a unit.
+pub struct UnitRef<D: Driver>(Arc<Unit<D>>);
+
+impl<D: Driver> UnitRef<D> {
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<D: Driver> Clone for UnitRef<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<D: Driver> Deref for UnitRef<D> {
+    type Target = Unit<D>;
+
+    fn deref(&self) -> &Unit<D> {
+        &self.0
+    }
+}
+
+/// A device that the core asks about.
+pub struct Probing<'a, D: Driver> {
+    dev: &'a Device,
+    units: &'a [UnitRef<D>],
+}
+
+impl<'a, D: Driver> Probing<'a, D> {
+    pub(crate) fn new(dev: &'a Device, units: &'a [UnitRef<D>]) -> Self {
+        Self { dev, units }
+    }
+
+    /// The device as a PCI function; `ENODEV` if it is none.
+    pub fn pci(&self) -> Result<Function<'a>> {
+        Function::from_device(self.dev).ok_or(ENODEV)
+    }
+
+    /// The first registered unit for which `responsible` holds; `ENODEV` if none is.
+    pub fn find_unit(&self, responsible: impl Fn(&D::Unit) -> bool) -> Result<UnitRef<D>> {
+        self.units
+            .iter()
+            .find(|unit| responsible(unit))
+            .cloned()
+            .ok_or(ENODEV)
+    }
+}
