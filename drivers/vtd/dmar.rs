@@ -1,0 +1,655 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ACPI DMA Remapping Reporting (DMAR) table: which remapping units exist, which devices each
+//! one translates, and which memory firmware keeps for devices.
+//!
+//! [`Dmar::parse`] checks every length of the whole table before it returns anything, so the
+//! iterators cannot fail. Nothing is allocated; all values borrow the table's bytes.
+//!
+//! Specification: Intel Virtualization Technology for Directed I/O, chapter 8.
+//!
+//! This file is pure: bytes in, values out. It is also built and tested on the host.
+
+use core::fmt;
+
+use iommu::source_id::SourceId;
+
+/// ACPI table header, host address width, flags, 10 reserved bytes (section 8.1).
+const HEADER_LEN: usize = 48;
+/// Type and length, the start of every remapping structure (section 8.2).
+const STRUCTURE_HEADER_LEN: usize = 4;
+/// Type, length, flags, reserved, enumeration id, start bus (section 8.3.1).
+const SCOPE_HEADER_LEN: usize = 6;
+
+const TYPE_DRHD: u16 = 0;
+const TYPE_RMRR: u16 = 1;
+const TYPE_ATSR: u16 = 2;
+const TYPE_RHSA: u16 = 3;
+const TYPE_ANDD: u16 = 4;
+const TYPE_SATC: u16 = 5;
+const TYPE_SIDP: u16 = 6;
+
+const DRHD_LEN: usize = 16;
+const RMRR_LEN: usize = 24;
+
+const DRHD_INCLUDE_PCI_ALL: u8 = 1 << 0;
+
+const PAGE_MASK: u64 = 0xfff;
+
+/// Most remapping units one table may hold; it bounds the search for duplicates.
+pub(crate) const MAX_UNITS: usize = 1024;
+
+/// What is wrong with a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Fewer bytes than the table's own header needs.
+    ShortTable,
+    /// The signature is not "DMAR".
+    Signature,
+    /// The header gives a length this many bytes long, which is smaller than the fixed part or
+    /// larger than the memory that holds the table.
+    TableLength(u32),
+    /// The bytes of the table do not add up to 0 (mod 256), but to this.
+    Checksum(u8),
+    /// A host address width of this many bits.
+    AddressWidth(u16),
+    /// Too few bytes are left for a structure's type and length.
+    ShortStructure,
+    /// A structure of this type with a length smaller than its fixed part.
+    StructureLength {
+        /// Structure type.
+        kind: u16,
+        /// The length it gives.
+        length: u16,
+    },
+    /// A structure of this type that ends beyond the table.
+    StructureBeyond {
+        /// Structure type.
+        kind: u16,
+        /// The length it gives.
+        length: u16,
+    },
+    /// Too few bytes are left for a device scope's fixed part.
+    ShortScope,
+    /// A device scope with a length that does not hold its fixed part and one path element.
+    ScopeLength(u8),
+    /// A device scope with a path that is not a whole number of (device, function) pairs.
+    ScopePath(u8),
+    /// A device scope that ends beyond its structure.
+    ScopeBeyond(u8),
+    /// A path element with a device above 31 or a function above 7.
+    PathElement(u8, u8),
+    /// A register base that is 0, not aligned to 4 KiB, or too close to the end of memory.
+    RegisterBase(u64),
+    /// Two units with this register base.
+    DuplicateBase(u64),
+    /// Two units that both take all remaining devices of this segment.
+    DuplicateIncludeAll(u16),
+    /// More than [`MAX_UNITS`] units.
+    TooManyUnits,
+    /// No remapping unit at all.
+    NoUnits,
+    /// A reserved region whose limit is below its base.
+    RegionOrder {
+        /// First byte.
+        base: u64,
+        /// Last byte.
+        limit: u64,
+    },
+    /// A reserved region that does not consist of whole 4 KiB pages.
+    RegionAlignment {
+        /// First byte.
+        base: u64,
+        /// Last byte.
+        limit: u64,
+    },
+}
+
+/// Why a table cannot be used, and where.
+///
+/// Prints as one line without a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Error {
+    /// Offset in bytes from the start of the table.
+    pub(crate) offset: usize,
+    /// What is wrong there.
+    pub(crate) reason: Reason,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DMAR table, offset {:#x}: ", self.offset)?;
+        match self.reason {
+            Reason::ShortTable => write!(f, "no room for the table header"),
+            Reason::Signature => write!(f, "signature is not DMAR"),
+            Reason::TableLength(length) => write!(f, "table length {length} is not possible"),
+            Reason::Checksum(sum) => write!(f, "checksum is off by {sum:#04x}"),
+            Reason::AddressWidth(bits) => write!(f, "host address width {bits} is not possible"),
+            Reason::ShortStructure => write!(f, "no room for a structure header"),
+            Reason::StructureLength { kind, length } => {
+                write!(f, "structure of type {kind} has length {length}, too short")
+            }
+            Reason::StructureBeyond { kind, length } => write!(
+                f,
+                "structure of type {kind} has length {length}, beyond the table"
+            ),
+            Reason::ShortScope => write!(f, "no room for a device scope"),
+            Reason::ScopeLength(length) => write!(f, "device scope length {length} is too short"),
+            Reason::ScopePath(length) => {
+                write!(
+                    f,
+                    "device scope length {length} cuts a path element in half"
+                )
+            }
+            Reason::ScopeBeyond(length) => {
+                write!(f, "device scope length {length} is beyond its structure")
+            }
+            Reason::PathElement(device, function) => {
+                write!(f, "path element {device:#04x}.{function} is not possible")
+            }
+            Reason::RegisterBase(base) => write!(f, "register base {base:#x} is not possible"),
+            Reason::DuplicateBase(base) => write!(f, "second unit with register base {base:#x}"),
+            Reason::DuplicateIncludeAll(segment) => {
+                write!(
+                    f,
+                    "second unit with INCLUDE_PCI_ALL in segment {segment:04x}"
+                )
+            }
+            Reason::TooManyUnits => write!(f, "more than {MAX_UNITS} remapping units"),
+            Reason::NoUnits => write!(f, "no remapping unit"),
+            Reason::RegionOrder { base, limit } => {
+                write!(
+                    f,
+                    "reserved region {base:#x}..={limit:#x} ends before it starts"
+                )
+            }
+            Reason::RegionAlignment { base, limit } => {
+                write!(
+                    f,
+                    "reserved region {base:#x}..={limit:#x} is not made of 4 KiB pages"
+                )
+            }
+        }
+    }
+}
+
+/// A checked DMAR table.
+///
+/// # Invariants
+///
+/// `table` is exactly as long as its header says, and every structure and device scope in it is
+/// complete: [`Dmar::parse`] found no error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dmar<'a> {
+    table: &'a [u8],
+}
+
+impl<'a> Dmar<'a> {
+    /// Checks a whole table. `bytes` may be longer than the table.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong, in table order. Unknown structure and scope types are not
+    /// errors (section 8.2: software skips them), but their lengths must be right.
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        let table = check_header(bytes)?;
+        let mut units = 0;
+        let mut offset = HEADER_LEN;
+        while offset < table.len() {
+            let structure = Structure::read(table, offset)?;
+            match structure.kind {
+                TYPE_DRHD => {
+                    units += 1;
+                    if units > MAX_UNITS {
+                        return Err(error(offset, Reason::TooManyUnits));
+                    }
+                    check_unit(table, &structure)?;
+                }
+                TYPE_RMRR => check_region(&structure)?,
+                _ => {}
+            }
+            offset += structure.bytes.len();
+        }
+        if units == 0 {
+            return Err(error(table.len(), Reason::NoUnits));
+        }
+        // INVARIANT: every structure was read, and those with device scopes that this driver uses
+        // had all their scopes checked.
+        Ok(Self { table })
+    }
+
+    /// Number of bits of a physical address (section 8.1, Host Address Width).
+    pub(crate) fn host_address_width(&self) -> u16 {
+        self.table.get(36).map_or(0, |width| u16::from(*width) + 1)
+    }
+
+    /// The flags byte (section 8.1).
+    pub(crate) fn flags(&self) -> Flags {
+        Flags(self.table.get(37).copied().unwrap_or_default())
+    }
+
+    /// All remapping units, in table order.
+    pub(crate) fn units(&self) -> impl Iterator<Item = Unit<'a>> + Clone {
+        structures(self.table).filter_map(|structure| Unit::decode(&structure))
+    }
+
+    /// All reserved memory regions, in table order.
+    pub(crate) fn reserved_regions(&self) -> impl Iterator<Item = ReservedRegion<'a>> + Clone {
+        structures(self.table).filter_map(|structure| ReservedRegion::decode(&structure))
+    }
+
+    /// The unit that translates a device: the first whose scopes name it or a bridge above it,
+    /// else the one that takes all remaining devices of its segment (section 8.3).
+    ///
+    /// `path` is as in [`Scope::covers`].
+    pub(crate) fn owner(&self, path: &[SourceId]) -> Option<Unit<'a>> {
+        let segment = path.last()?.segment();
+        let mut units = self.units().filter(|unit| unit.segment == segment);
+        units
+            .clone()
+            .find(|unit| unit.scopes().any(|scope| scope.covers(path)))
+            .or_else(|| units.find(|unit| unit.include_pci_all))
+    }
+}
+
+/// The table's flags byte (section 8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flags(pub(crate) u8);
+
+impl Flags {
+    /// Firmware supports interrupt remapping.
+    pub(crate) fn interrupt_remapping(self) -> bool {
+        self.0 & (1 << 0) != 0
+    }
+
+    /// Firmware asks software not to turn x2APIC mode on.
+    pub(crate) fn x2apic_opt_out(self) -> bool {
+        self.0 & (1 << 1) != 0
+    }
+
+    /// Firmware asks for DMA protection.
+    pub(crate) fn dma_protection_opt_in(self) -> bool {
+        self.0 & (1 << 2) != 0
+    }
+}
+
+/// A remapping unit: the DRHD structure (section 8.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unit<'a> {
+    /// Position in the table, for messages.
+    pub(crate) offset: usize,
+    /// It also translates all devices of its segment that no other unit's scopes name.
+    pub(crate) include_pci_all: bool,
+    /// PCI segment of all its devices.
+    pub(crate) segment: u16,
+    /// Physical address of its registers; a multiple of 4 KiB.
+    pub(crate) register_base: u64,
+    /// Size of its registers in bytes; a power of two, at least 4 KiB.
+    pub(crate) register_size: u64,
+    scopes: Scopes<'a>,
+}
+
+impl<'a> Unit<'a> {
+    fn decode(structure: &Structure<'a>) -> Option<Self> {
+        if structure.kind != TYPE_DRHD {
+            return None;
+        }
+        let bytes = structure.bytes;
+        Some(Self {
+            offset: structure.offset,
+            include_pci_all: u8_at(bytes, 4)? & DRHD_INCLUDE_PCI_ALL != 0,
+            segment: u16_at(bytes, 6)?,
+            register_base: u64_at(bytes, 8)?,
+            register_size: 4096 << (u8_at(bytes, 5)? & 0xf),
+            scopes: Scopes {
+                bytes: bytes.get(DRHD_LEN..)?,
+            },
+        })
+    }
+
+    /// The device scopes of this unit, in table order.
+    pub(crate) fn scopes(&self) -> Scopes<'a> {
+        self.scopes
+    }
+}
+
+/// Memory that firmware makes devices use: the RMRR structure (section 8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReservedRegion<'a> {
+    /// Position in the table, for messages.
+    pub(crate) offset: usize,
+    /// PCI segment of all its devices.
+    pub(crate) segment: u16,
+    /// Physical address of the first byte; a multiple of 4 KiB.
+    pub(crate) base: u64,
+    /// Physical address of the last byte, inclusive; `limit + 1` is a multiple of 4 KiB (mod
+    /// 2^64), and `limit > base`.
+    pub(crate) limit: u64,
+    scopes: Scopes<'a>,
+}
+
+impl<'a> ReservedRegion<'a> {
+    fn decode(structure: &Structure<'a>) -> Option<Self> {
+        if structure.kind != TYPE_RMRR {
+            return None;
+        }
+        let bytes = structure.bytes;
+        Some(Self {
+            offset: structure.offset,
+            segment: u16_at(bytes, 6)?,
+            base: u64_at(bytes, 8)?,
+            limit: u64_at(bytes, 16)?,
+            scopes: Scopes {
+                bytes: bytes.get(RMRR_LEN..)?,
+            },
+        })
+    }
+
+    /// The device scopes of this region, in table order.
+    pub(crate) fn scopes(&self) -> Scopes<'a> {
+        self.scopes
+    }
+
+    /// Whether a device must keep access to this region; `path` is as in [`Scope::covers`].
+    pub(crate) fn covers(&self, path: &[SourceId]) -> bool {
+        path.last()
+            .is_some_and(|device| device.segment() == self.segment)
+            && self.scopes().any(|scope| scope.covers(path))
+    }
+}
+
+/// What kind of device a scope names (section 8.3.1, Type).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScopeKind {
+    /// One PCI function.
+    Endpoint,
+    /// A PCI bridge and everything below it.
+    SubHierarchy,
+    /// An I/O APIC; the enumeration id is its APIC id.
+    IoApic,
+    /// An HPET that can send message signalled interrupts; the enumeration id is its number.
+    Hpet,
+    /// A device in the ACPI namespace; the enumeration id is the number its ANDD structure gives.
+    Namespace,
+    /// A type this driver does not know.
+    Unknown(u8),
+}
+
+impl ScopeKind {
+    fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Endpoint,
+            2 => Self::SubHierarchy,
+            3 => Self::IoApic,
+            4 => Self::Hpet,
+            5 => Self::Namespace,
+            other => Self::Unknown(other),
+        }
+    }
+}
+
+/// One device scope (section 8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scope<'a> {
+    /// What it names.
+    pub(crate) kind: ScopeKind,
+    /// APIC id, HPET number or ACPI device number; no meaning for PCI scopes.
+    pub(crate) enumeration_id: u8,
+    /// Bus on which `path` starts.
+    pub(crate) start_bus: u8,
+    path: &'a [u8],
+}
+
+impl<'a> Scope<'a> {
+    /// (device, function) of each bridge from the start bus down, and last of the device itself.
+    pub(crate) fn path(&self) -> impl ExactSizeIterator<Item = (u8, u8)> + 'a {
+        self.path.chunks_exact(2).map(|pair| match *pair {
+            [device, function] => (device, function),
+            _ => (0, 0),
+        })
+    }
+
+    /// Whether this scope covers a PCI device.
+    ///
+    /// `path` is the device's way from its root bus: the id of each bridge from the top down, and
+    /// last the device's own. For a virtual function it is the way of its physical function, which
+    /// is what firmware can name. The caller has compared segments.
+    ///
+    /// The bridges that a scope's path names are among those above every device it covers, so the
+    /// device's own way already holds each secondary bus number: it is the bus of the next id.
+    pub(crate) fn covers(&self, path: &[SourceId]) -> bool {
+        let tail_is_all = match self.kind {
+            ScopeKind::Endpoint => false,
+            ScopeKind::SubHierarchy => true,
+            _ => return false,
+        };
+        let named = self.path().len();
+        let Some(start) = path.iter().position(|id| id.bus() == self.start_bus) else {
+            return false;
+        };
+        let Some(rest) = path.get(start..) else {
+            return false;
+        };
+        let long_enough = if tail_is_all {
+            rest.len() >= named
+        } else {
+            rest.len() == named
+        };
+        long_enough
+            && self
+                .path()
+                .zip(rest)
+                .all(|(pair, id)| pair == (id.device(), id.function()))
+    }
+}
+
+/// The device scopes of one structure; an iterator.
+///
+/// # Invariants
+///
+/// `bytes` starts at a device scope or is empty, and holds whole scopes that were checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Scopes<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Scopes<'a> {
+    type Item = Scope<'a>;
+
+    fn next(&mut self) -> Option<Scope<'a>> {
+        let (scope, rest) = read_scope(self.bytes, 0).ok()??;
+        // INVARIANT: `rest` is what follows a whole scope.
+        self.bytes = rest;
+        Some(scope)
+    }
+}
+
+/// One remapping structure, with a length that fits its type and its table.
+#[derive(Clone, Copy)]
+struct Structure<'a> {
+    offset: usize,
+    kind: u16,
+    bytes: &'a [u8],
+}
+
+impl<'a> Structure<'a> {
+    fn read(table: &'a [u8], offset: usize) -> Result<Self, Error> {
+        let rest = table.get(offset..).unwrap_or_default();
+        let (Some(kind), Some(length)) = (u16_at(rest, 0), u16_at(rest, 2)) else {
+            return Err(error(offset, Reason::ShortStructure));
+        };
+        if usize::from(length) < fixed_length(kind) {
+            return Err(error(offset, Reason::StructureLength { kind, length }));
+        }
+        let bytes = rest
+            .get(..usize::from(length))
+            .ok_or(error(offset, Reason::StructureBeyond { kind, length }))?;
+        Ok(Self {
+            offset,
+            kind,
+            bytes,
+        })
+    }
+}
+
+/// Length of a structure's fixed part (sections 8.3 to 8.9).
+fn fixed_length(kind: u16) -> usize {
+    match kind {
+        TYPE_DRHD => DRHD_LEN,
+        TYPE_RMRR => RMRR_LEN,
+        TYPE_RHSA => 20,
+        TYPE_ATSR | TYPE_ANDD | TYPE_SATC | TYPE_SIDP => 8,
+        _ => STRUCTURE_HEADER_LEN,
+    }
+}
+
+/// The structures of a table whose header was checked, up to the first bad one.
+fn structures(table: &[u8]) -> impl Iterator<Item = Structure<'_>> + Clone {
+    let mut offset = HEADER_LEN;
+    core::iter::from_fn(move || {
+        let structure = Structure::read(table, offset).ok()?;
+        offset += structure.bytes.len();
+        Some(structure)
+    })
+}
+
+/// Checks the fixed part and cuts off what follows the table.
+fn check_header(bytes: &[u8]) -> Result<&[u8], Error> {
+    let header = bytes
+        .get(..HEADER_LEN)
+        .ok_or(error(bytes.len(), Reason::ShortTable))?;
+    if !header.starts_with(b"DMAR") {
+        return Err(error(0, Reason::Signature));
+    }
+    let length = u32_at(header, 4).unwrap_or_default();
+    let table = usize::try_from(length)
+        .ok()
+        .filter(|length| *length >= HEADER_LEN)
+        .and_then(|length| bytes.get(..length))
+        .ok_or(error(4, Reason::TableLength(length)))?;
+    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    if sum != 0 {
+        return Err(error(9, Reason::Checksum(sum)));
+    }
+    // The byte holds the width minus one. Linux also refuses a width of one bit: firmware that
+    // left the byte empty.
+    let width = u8_at(header, 36).map_or(0, |width| u16::from(width) + 1);
+    if !(2..=64).contains(&width) {
+        return Err(error(36, Reason::AddressWidth(width)));
+    }
+    Ok(table)
+}
+
+fn check_unit(table: &[u8], structure: &Structure<'_>) -> Result<(), Error> {
+    let offset = structure.offset;
+    let Some(unit) = Unit::decode(structure) else {
+        return Ok(());
+    };
+    let base = unit.register_base;
+    if base == 0 || base & PAGE_MASK != 0 || base.checked_add(unit.register_size).is_none() {
+        return Err(error(offset, Reason::RegisterBase(base)));
+    }
+    let mut earlier = structures(table)
+        .take_while(|other| other.offset < offset)
+        .filter_map(|other| Unit::decode(&other));
+    if earlier.clone().any(|other| other.register_base == base) {
+        return Err(error(offset, Reason::DuplicateBase(base)));
+    }
+    if unit.include_pci_all
+        && earlier.any(|other| other.include_pci_all && other.segment == unit.segment)
+    {
+        return Err(error(offset, Reason::DuplicateIncludeAll(unit.segment)));
+    }
+    check_scopes(unit.scopes.bytes, offset + DRHD_LEN)
+}
+
+fn check_region(structure: &Structure<'_>) -> Result<(), Error> {
+    let Some(region) = ReservedRegion::decode(structure) else {
+        return Ok(());
+    };
+    let (base, limit) = (region.base, region.limit);
+    if limit <= base {
+        return Err(error(structure.offset, Reason::RegionOrder { base, limit }));
+    }
+    if base & PAGE_MASK != 0 || limit & PAGE_MASK != PAGE_MASK {
+        return Err(error(
+            structure.offset,
+            Reason::RegionAlignment { base, limit },
+        ));
+    }
+    check_scopes(region.scopes.bytes, structure.offset + RMRR_LEN)
+}
+
+/// Checks all scopes of one structure; `offset` is where `bytes` stands in the table.
+fn check_scopes(mut bytes: &[u8], mut offset: usize) -> Result<(), Error> {
+    while let Some((scope, rest)) = read_scope(bytes, offset)? {
+        if !matches!(scope.kind, ScopeKind::Unknown(_)) {
+            for (device, function) in scope.path() {
+                if device > 31 || function > 7 {
+                    return Err(error(offset, Reason::PathElement(device, function)));
+                }
+            }
+        }
+        offset += bytes.len() - rest.len();
+        bytes = rest;
+    }
+    Ok(())
+}
+
+/// Splits off the first scope; `None` at the end.
+fn read_scope(bytes: &[u8], offset: usize) -> Result<Option<(Scope<'_>, &[u8])>, Error> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let header = bytes
+        .get(..SCOPE_HEADER_LEN)
+        .ok_or(error(offset, Reason::ShortScope))?;
+    let &[kind, length, _flags, _, enumeration_id, start_bus] = header else {
+        return Err(error(offset, Reason::ShortScope));
+    };
+    let kind = ScopeKind::from_raw(kind);
+    // A scope of an unknown type may hold something else than a path.
+    let known = !matches!(kind, ScopeKind::Unknown(_));
+    let shortest = SCOPE_HEADER_LEN + if known { 2 } else { 0 };
+    if usize::from(length) < shortest {
+        return Err(error(offset, Reason::ScopeLength(length)));
+    }
+    if known && length % 2 != 0 {
+        return Err(error(offset, Reason::ScopePath(length)));
+    }
+    let (scope, rest) = bytes
+        .split_at_checked(usize::from(length))
+        .ok_or(error(offset, Reason::ScopeBeyond(length)))?;
+    let scope = Scope {
+        kind,
+        enumeration_id,
+        start_bus,
+        path: scope.get(SCOPE_HEADER_LEN..).unwrap_or_default(),
+    };
+    Ok(Some((scope, rest)))
+}
+
+fn error(offset: usize, reason: Reason) -> Error {
+    Error { offset, reason }
+}
+
+/// The `N` bytes at an offset, if they exist.
+fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
+    bytes.get(offset).copied()
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    array_at(bytes, offset).map(u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array_at(bytes, offset).map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    array_at(bytes, offset).map(u64::from_le_bytes)
+}

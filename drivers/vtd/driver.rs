@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The framework's questions, answered for VT-d.
+
+use crate::{
+    context::Change,
+    descriptor::{
+        Descriptor,
+        Drain,
+        FunctionMask, //
+    },
+    dids::{
+        self,
+        Tag, //
+    },
+    tables::Slot,
+    unit::Unit, //
+};
+use iommu::{
+    batch::Batch,
+    driver::{
+        Capability,
+        Driver,
+        Target, //
+    },
+    invalidation::{
+        Invalidation,
+        Plan, //
+    },
+    locked::Locked,
+    ops::Ops,
+    path::Path,
+    pci::{
+        acs,
+        Function, //
+    },
+    pt::{
+        Vtdss,
+        VtdssConfig, //
+    },
+    queue::Synced,
+    resv::ResvList,
+    source_id::AliasSet,
+    unit::{
+        Probing,
+        UnitRef, //
+    },
+};
+use kernel::prelude::*;
+
+/// Addresses that the CPU's interrupt logic takes writes at (Intel SDM, volume 3,
+/// section 11.11): never translated.
+const MSI_START: u64 = 0xfee0_0000;
+const MSI_LENGTH: u64 = 0x10_0000;
+
+/// The driver.
+pub(crate) struct Vtd;
+
+iommu::ops!(static OPS: Vtd);
+
+/// What is known of a device.
+pub(crate) struct Endpoint {
+    pub(crate) aliases: AliasSet,
+    path: Path,
+}
+
+impl Endpoint {
+    /// Collects the facts. Errors: `EINVAL` with a message for a device whose
+    /// requester ids cannot be told.
+    pub(crate) fn new(function: Function<'_>) -> Result<Self> {
+        Ok(Self {
+            aliases: function.aliases()?,
+            path: Path::of(function)?,
+        })
+    }
+
+    /// The device's place below its root bus.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[vtable]
+impl Driver for Vtd {
+    type Unit = Unit;
+    type Endpoint = Endpoint;
+    type Slot = Slot;
+    type Tag = Tag;
+    type Command = [u64; 2];
+    type Table = Vtdss;
+
+    fn ops() -> &'static Ops<Self> {
+        &OPS
+    }
+
+    fn probe(dev: &Probing<'_, Self>) -> Result<(UnitRef<Self>, Endpoint, Slot)> {
+        let function = dev.pci()?;
+        let endpoint = Endpoint::new(function)?;
+        let unit = dev.find_unit(|unit| unit.owns(endpoint.path()))?;
+        // A hot-added port passes requests between the devices below it unless told
+        // not to; told before the core asks how they are to be grouped.
+        if let Err(e) = acs::enable_acs(&function) {
+            dev_warn!(function.as_device(), "cannot turn ACS on: {e:?}\n");
+        }
+        let slot = unit.slot(&endpoint.aliases)?;
+        Ok((unit, endpoint, slot))
+    }
+
+    fn table_config(unit: &Unit, _endpoint: &Endpoint) -> Result<VtdssConfig> {
+        Ok(unit.table_config())
+    }
+
+    fn compatible(unit: &Unit, _endpoint: &Endpoint, config: &VtdssConfig) -> Result {
+        if unit.accepts(config) {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    fn flush_new_mappings(unit: &Unit) -> bool {
+        let caps = unit.registers().caps();
+        caps.caching_mode() || caps.write_buffer_flush()
+    }
+
+    fn alloc_tag(unit: &Unit) -> Result<Tag> {
+        unit.tag()
+    }
+
+    fn program(
+        unit: &Unit,
+        _endpoint: &Endpoint,
+        slot: &mut Locked<'_, Self>,
+        target: &Target<'_, Self>,
+        batch: &mut Batch<'_, Self>,
+    ) {
+        let caps = unit.registers().caps();
+        let drain = Drain::all(caps);
+        let new = unit.entry(target);
+        let (slot, permit) = slot.split();
+        slot.program(new, permit, |changed| {
+            let change = Change::new(changed.old, new, caps);
+            if let Some(did) = change.context_cache {
+                let one = FunctionMask::One;
+                batch.push(Descriptor::context_cache_device(did, changed.source, one).words());
+            }
+            // A paging domain's id is invalidated when its tag is retired. That of the
+            // identity domain is no tag.
+            let left = change.old_domain.filter(|did| *did == dids::IDENTITY);
+            for did in [left, change.new_domain].into_iter().flatten() {
+                batch.push(Descriptor::iotlb_domain(did, drain).words());
+            }
+        });
+    }
+
+    fn invalidate(unit: &Unit, tag: &Tag, what: &Invalidation, batch: &mut Batch<'_, Self>) {
+        let caps = unit.registers().caps();
+        let drain = Drain::all(caps);
+        match what.plan(caps.max_block_order()) {
+            Plan::All => batch.push(Descriptor::iotlb_domain(tag.did(), drain).words()),
+            Plan::Blocks(blocks) => {
+                for block in blocks {
+                    let pages =
+                        Descriptor::iotlb_pages(tag.did(), block, what.leaf_only(), drain);
+                    batch.push(pages.words());
+                }
+            }
+        }
+    }
+
+    fn submit(unit: &Unit, commands: &[[u64; 2]]) -> Result<Synced> {
+        unit.submit(commands)
+    }
+
+    fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
+        list.add_msi_window(MSI_START, MSI_LENGTH);
+        unit.platform()
+            .reserved_regions(endpoint.path(), |region| {
+                let length = region.limit - region.base + 1;
+                list.add_direct(region.base, length, false);
+            });
+    }
+
+    fn capable(unit: &Unit, _endpoint: &Endpoint, capability: Capability) -> bool {
+        match capability {
+            // DMA on x86 snoops the CPU's caches unless a request says otherwise.
+            Capability::CacheCoherency => true,
+            Capability::EnforceCacheCoherency | Capability::DirtyTracking => {
+                let _ = unit;
+                false
+            }
+        }
+    }
+}

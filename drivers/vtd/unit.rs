@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One remapping unit: what it is made of, and how it is started and stopped.
+
+use crate::{
+    caps::{
+        self,
+        Width, //
+    },
+    context::{
+        ContextEntry,
+        TableAddress, //
+    },
+    descriptor::{
+        Descriptor,
+        Drain, //
+    },
+    dids::{
+        self,
+        Dids,
+        Tag, //
+    },
+    driver::Vtd,
+    fault::FaultLog,
+    options::Options,
+    platform::{
+        Platform,
+        UnitInfo, //
+    },
+    qi::{
+        self,
+        Qi, //
+    },
+    registers::Registers,
+    tables::{
+        Slot,
+        Tables, //
+    },
+};
+use iommu::{
+    driver::Target,
+    irq::MsiIrq,
+    pages::Coherency,
+    path::Path,
+    pt::{
+        PageTable,
+        Vtdss,
+        VtdssConfig, //
+    },
+    queue::{
+        Queue,
+        Synced, //
+    },
+    source_id::AliasSet,
+    unit::UnitRef, //
+};
+use kernel::{
+    bindings::NUMA_NO_NODE,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+/// Physical address bits that second-stage entries can hold (VT-d specification,
+/// section 9.8).
+const OUTPUT_BITS: u8 = 52;
+
+/// Largest identity table, as address bits, without 1 GiB pages: 4 MiB of tables.
+const IDENTITY_BITS_2M: u32 = 40;
+/// The same with 1 GiB pages: 2 MiB of tables.
+const IDENTITY_BITS_1G: u32 = 48;
+
+/// How DMA of the identity domain gets through.
+struct Identity {
+    entry: ContextEntry,
+    /// The table of a unit without pass-through entries.
+    _table: Option<Pin<KBox<Vtdss>>>,
+}
+
+/// A unit. Lock order: `tables`, then the framework's slot lock, then the context
+/// tables' and the queue's own.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Unit {
+    number: u32,
+    info: UnitInfo,
+    platform: Arc<Platform>,
+    registers: Arc<Registers>,
+    width: Width,
+    identity: Identity,
+    dids: Arc<Dids>,
+    faults: Arc<FaultLog>,
+    #[pin]
+    fault_irq: Mutex<Option<MsiIrq<FaultLog>>>,
+    #[pin]
+    queue: Queue<Qi>,
+    /// Taken to make slots only; `None` when the unit did not stop and may read on.
+    #[pin]
+    tables: Mutex<Option<Tables>>,
+}
+
+impl Unit {
+    /// Takes a unit over without changing what it does.
+    ///
+    /// Errors, each with a message: see [`Registers::request`]; `ENODEV` for a unit
+    /// that this driver cannot drive; `ENOMEM`.
+    pub(crate) fn new(
+        number: u32,
+        info: UnitInfo,
+        platform: Arc<Platform>,
+        options: &Options,
+    ) -> Result<UnitRef<Vtd>> {
+        let registers = Registers::request(info.base)?;
+        let caps = registers.caps();
+        if !caps.queued_invalidation() {
+            pr_err!("vtd{number}: unit has no queued invalidation\n");
+            return Err(ENODEV);
+        }
+        let unusable = |e: caps::Error| {
+            pr_err!("vtd{number}: {}\n", core::format_args!("{e}"));
+            ENODEV
+        };
+        let width = caps
+            .address_width(options.address_bits)
+            .map_err(unusable)?;
+        let identity = if caps.pass_through() && !options.identity_table {
+            let widest = caps.pass_through_width().map_err(unusable)?;
+            Identity {
+                entry: ContextEntry::pass_through(widest, dids::IDENTITY),
+                _table: None,
+            }
+        } else {
+            identity_table(&registers, width)?
+        };
+        let coherency = coherency(&registers);
+        let faults = FaultLog::new(number, info.segment, registers.clone())?;
+        let dids = Dids::new(caps.domain_count())?;
+        let tables = Tables::new(coherency, NUMA_NO_NODE)?;
+        let qi = Qi::new(registers.clone());
+
+        iommu::unit::Unit::new(try_pin_init!(Self {
+            number,
+            info,
+            platform,
+            registers,
+            width,
+            identity,
+            dids,
+            faults,
+            fault_irq <- new_mutex!(None, "vtd fault interrupt"),
+            queue <- Queue::new(qi, qi::ORDER, coherency, qi::TIMEOUT, c"vtd invalidation queue"),
+            tables <- new_mutex!(Some(tables), "vtd tables"),
+        }? Error))
+    }
+
+    /// Starts the queue and the fault interrupt, and points the unit at the root
+    /// table. Translation stays off.
+    ///
+    /// Context: may sleep. Errors, with a message: `ETIMEDOUT`, `EIO`, `ENOSPC`.
+    pub(crate) fn start(&self) -> Result {
+        self.try_start().inspect_err(|e| {
+            pr_err!(
+                "vtd{}: unit does not start: error {}\n",
+                self.number,
+                e.to_errno()
+            );
+        })
+    }
+
+    fn try_start(&self) -> Result {
+        let registers = &self.registers;
+        registers.start_queue(self.queue.base_phys(), qi::ORDER.into())?;
+
+        let root = self.tables.lock().as_ref().map(Tables::phys);
+        registers.flush_write_buffer()?;
+        registers.set_root(root.ok_or(ENODEV)?)?;
+        let drain = Drain::all(registers.caps());
+        let _ = self.queue.submit(&[
+            Descriptor::context_cache_global().words(),
+            Descriptor::iotlb_global(drain).words(),
+        ])?;
+
+        let name = CString::try_from_fmt(fmt!("rust-vtd{}", self.number))?;
+        let irq = MsiIrq::request(self.faults.clone(), &name)?;
+        *self.fault_irq.lock() = Some(irq);
+        Ok(())
+    }
+
+    /// Switches translation on: from here on, what has no entry is refused.
+    ///
+    /// Errors, with a message: `ETIMEDOUT`.
+    pub(crate) fn enable(&self) -> Result {
+        let registers = &self.registers;
+        registers
+            .translation(true)
+            .and_then(|()| registers.open_protected_memory())
+            .inspect_err(|_| {
+                pr_err!("vtd{}: unit does not switch translation on\n", self.number);
+            })?;
+        let caps = registers.caps();
+        pr_info!(
+            "vtd{}: unit at {:#x}: {}-bit second-stage tables{}{}{}\n",
+            self.number,
+            self.info.base,
+            self.width.bits(),
+            if caps.caching_mode() { ", caching mode" } else { "" },
+            if caps.coherent() { "" } else { ", non-coherent walks" },
+            if self.identity._table.is_some() { ", identity by table" } else { "" },
+        );
+        Ok(())
+    }
+
+    /// Whether this unit translates the device with this path.
+    pub(crate) fn owns(&self, path: &Path) -> bool {
+        self.platform.owner(path) == Some(self.info.base)
+    }
+
+    /// The firmware's tables.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
+    }
+
+    /// The unit's registers.
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The unit's number, as in its name.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The fault log.
+    pub(crate) fn faults(&self) -> &FaultLog {
+        &self.faults
+    }
+
+    /// The invalidation queue.
+    pub(crate) fn queue(&self) -> &Queue<Qi> {
+        &self.queue
+    }
+
+    /// The slot of a device. Context: may sleep. Errors: `ENOMEM`.
+    pub(crate) fn slot(&self, aliases: &AliasSet) -> Result<Slot> {
+        let mut tables = self.tables.lock();
+        (*tables).as_mut().ok_or(ENODEV)?.slot(aliases)
+    }
+
+    /// A domain id. Context: may sleep. Errors: `ENOSPC`, `ENOMEM`.
+    pub(crate) fn tag(&self) -> Result<Tag> {
+        Tag::new(&self.dids)
+    }
+
+    /// The context entry for a target.
+    pub(crate) fn entry(&self, target: &Target<'_, Vtd>) -> ContextEntry {
+        match target {
+            Target::Blocked => ContextEntry::blocked(),
+            Target::Identity => self.identity.entry,
+            Target::Paging { root, tag } => {
+                let width = Width::from_aw(root.address_width).unwrap_or(self.width);
+                // generic_pt's tables are pages. If one were not, refusing DMA is safe.
+                TableAddress::new(root.phys).map_or(ContextEntry::blocked(), |address| {
+                    ContextEntry::paging(address, width, tag.did())
+                })
+            }
+        }
+    }
+
+    /// How tables for this unit's paging domains are made.
+    pub(crate) fn table_config(&self) -> VtdssConfig {
+        table_config(&self.registers, self.width)
+    }
+
+    /// Whether a table made for some unit works on this one.
+    pub(crate) fn accepts(&self, config: &VtdssConfig) -> bool {
+        let caps = self.registers.caps();
+        let depth = config.top_level.checked_sub(1);
+        depth.is_some_and(|aw| (caps.sagaw() >> aw) & 1 != 0)
+            && u32::from(config.address_bits) <= caps.mgaw()
+            && config.page_sizes & !caps.page_sizes() == 0
+            && (config.incoherent || caps.coherent())
+    }
+
+    /// Gives descriptors to the unit and waits for them. Context: atomic.
+    pub(crate) fn submit(&self, descriptors: &[[u64; 2]]) -> Result<Synced> {
+        // Before the descriptors: what they make the unit fetch again must be there.
+        self.registers.flush_write_buffer()?;
+        self.queue.submit(descriptors)
+    }
+}
+
+fn coherency(registers: &Registers) -> Coherency {
+    if registers.caps().coherent() {
+        Coherency::Snooped
+    } else {
+        Coherency::Flush
+    }
+}
+
+fn table_config(registers: &Registers, width: Width) -> VtdssConfig {
+    let caps = registers.caps();
+    VtdssConfig {
+        // CAST: at most 57.
+        address_bits: caps.iova_bits(width) as u8,
+        top_level: width.top_level(),
+        output_bits: OUTPUT_BITS,
+        page_sizes: caps.page_sizes(),
+        incoherent: !caps.coherent(),
+        exact_flush: caps.caching_mode(),
+        force_writable: false,
+    }
+}
+
+/// An identity domain for units without pass-through entries: a table that maps
+/// every address to itself.
+fn identity_table(registers: &Registers, width: Width) -> Result<Identity> {
+    let caps = registers.caps();
+    let largest = if caps.pages_1g() {
+        IDENTITY_BITS_1G
+    } else {
+        IDENTITY_BITS_2M
+    };
+    let bits = caps.iova_bits(width).min(largest);
+    let config = table_config(registers, width);
+    let mut table = KBox::pin_init(Vtdss::new(config, NUMA_NO_NODE), GFP_KERNEL)?;
+    table.as_mut().map_own(0, 0, 1 << bits)?;
+    let root = table.root();
+    let address = TableAddress::new(root.phys).map_err(|_| EINVAL)?;
+    Ok(Identity {
+        entry: ContextEntry::paging(address, width, dids::IDENTITY),
+        _table: Some(table),
+    })
+}
+
+#[pinned_drop]
+impl PinnedDrop for Unit {
+    fn drop(self: Pin<&mut Self>) {
+        let stopped = self
+            .registers
+            .translation(false)
+            .and_then(|()| self.registers.stop_queue());
+        // The fault interrupt goes while the registers are there.
+        drop(self.fault_irq.lock().take());
+        if stopped.is_err() {
+            pr_err!(
+                "vtd{}: unit does not stop: leaking its tables\n",
+                self.number
+            );
+            core::mem::forget(self.tables.lock().take());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Driver for Intel VT-d remapping hardware in legacy mode.
+//!
+//! Specification: Intel Virtualization Technology for Directed I/O, Architecture
+//! Specification. Section numbers in this crate are those of revision 4.1.
+
+use iommu::{
+    pci::{
+        acs,
+        notifier::PciNotifier,
+        ports::ReleasedPorts, //
+    },
+    registration::Registration, //
+};
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
+
+mod boot;
+mod caps;
+mod context;
+mod descriptor;
+mod dids;
+mod dmar;
+mod driver;
+mod fault;
+mod fault_record;
+mod options;
+mod platform;
+mod qi;
+mod registers;
+mod regs;
+mod stats;
+mod tables;
+mod unit;
+
+use crate::{
+    boot::Boot,
+    driver::Vtd,
+    options::Options,
+    platform::Platform,
+    stats::Stats,
+    unit::Unit, //
+};
+
+module! {
+    type: VtdModule,
+    name: "rust_vtd",
+    authors: ["The Rust IOMMU maintainers"],
+    description: "Intel VT-d driver in Rust",
+    license: "GPL",
+    imports_ns: ["GENERIC_PT_IOMMU"],
+    params: {
+        address_bits: u32 {
+            default: 0,
+            description: "Largest second-stage table: 39, 48 or 57 address bits (0: what the unit has)",
+        },
+        identity_table: u32 {
+            default: 0,
+            description: "1: identity domains use a table even if the unit can pass DMA through",
+        },
+    },
+}
+
+/// Everything that is undone when the module goes, in the order of the fields.
+struct VtdModule {
+    _stats: Stats,
+    _notifier: Pin<KBox<PciNotifier<Boot>>>,
+    /// Releases every endpoint.
+    _registration: Registration<Vtd>,
+    /// After the registration, before the last reference to the units.
+    _kept: Kept,
+}
+
+/// Gives the pass-through entries up when the module goes or fails to start.
+struct Kept(Arc<Boot>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl kernel::Module for VtdModule {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let options = Options::read()?;
+        let platform = Platform::find()?;
+
+        let mut units = KVec::new();
+        for (number, info) in (0..).zip(platform.units()?) {
+            units.push(
+                Unit::new(number, info, platform.clone(), &options)?,
+                GFP_KERNEL,
+            )?;
+        }
+        for unit in &units {
+            unit.start()?;
+        }
+
+        // Before anything is grouped: ports that pass requests between the devices
+        // below them put these into one group.
+        let acs = acs::enable_acs_all();
+        if acs > 0 {
+            pr_info!("access control services switched on in {acs} ports\n");
+        }
+        // Ports are bound at boot, and a device with a driver is not probed. They get
+        // their driver back when this is dropped, at the latest.
+        let ports = ReleasedPorts::release(|_| true)?;
+
+        let kept = Kept(Boot::keep(&units)?);
+        for unit in &units {
+            unit.enable()?;
+        }
+        let notifier = PciNotifier::register(kept.0.clone())?;
+        let registration = Registration::new(c"vtd", units)?;
+        kept.0.settle()?;
+        drop(ports);
+
+        Ok(Self {
+            _stats: Stats::new(registration.units())?,
+            _notifier: notifier,
+            _registration: registration,
+            _kept: kept,
+        })
+    }
+}
