@@ -1,10 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# `make help` lists the targets. Everything runs in the toolbox (tools/toolbox).
+# `make help` lists the targets. Everything runs in the toolbox, which the first
+# target makes; nothing but make and (as an ordinary user) mmdebstrap is needed.
 
 TOOLBOX := tools/toolbox run
 KERNEL  ?= stock
+POLICY  ?= lazy
+VM      := tools/vm --iommu intel --nvme 2 --testdev=1 --disk-size 512M \
+	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules
+.PHONY: modules run shell check clippy fmt clean help
+
 modules:
-	@$(TOOLBOX) tools/build $(KERNEL) $(KDIR)
+ifdef KDIR
+	@$(TOOLBOX) tools/build $(abspath $(KDIR))
+else
+	@$(TOOLBOX) tools/build $(KERNEL)
+endif
+
+run: modules
+	@$(VM) --append quiet --timeout 240 --script tools/demo.sh
+
+shell: modules
+	@$(VM) --shell
+
+check:
+	@tools/check $(TEST)
+
+clippy:
+	@$(TOOLBOX) tools/lint clippy
+
+fmt:
+	@$(TOOLBOX) tools/lint fmt
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make               build the modules for the distribution kernel, into build/stock'
+	@echo 'make KDIR=DIR      build the modules for a prepared kernel tree, into build/kdir'
+	@echo 'make run           boot a guest, load the driver, run fio on NVMe behind it'
+	@echo 'make shell         the same guest with a shell on its console'
+	@echo 'make check         all tests, on the stock and on the debug kernel'
+	@echo 'make check TEST=X  the tests whose names begin with X (tools/check --list)'
+	@echo 'make clippy        lint the modules with the settings of the kernel'
+	@echo 'make fmt           format the Rust code with the settings of the kernel'
+	@echo 'make clean         remove build/'
+	@echo
+	@echo 'KERNEL=debug       for make, run and shell: the kernel with KASAN and lockdep'
+	@echo 'POLICY=strict|lazy|identity   for run and shell: the default domain type'
+	@echo 'RUST_IOMMU_CACHE=DIR          where downloads and builds are kept'
+	@echo 'tools/vm --help    the guest in all its forms'

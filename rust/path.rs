@@ -11,12 +11,14 @@ use kernel::prelude::*;
 
 /// Ids of the bridges above a function from the root bus down, and last its own.
 ///
-/// A virtual function is where its physical function is.
+/// Firmware knows neither virtual functions, which are where their physical function
+/// is, nor devices behind a device that does their DMA, which are where that one is.
 pub struct Path(KVec<SourceId>);
 
 impl Path {
     /// The place of a function. Context: may sleep. Errors: `ENOMEM`.
     pub fn of(function: Function<'_>) -> Result<Self> {
+        let function = function.dma_function().physical_function();
         let mut ids = KVec::new();
         let segment = function.segment();
         for step in function.path_to_root() {

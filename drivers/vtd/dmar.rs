@@ -36,6 +36,9 @@ const DRHD_INCLUDE_PCI_ALL: u8 = 1 << 0;
 
 const PAGE_MASK: u64 = 0xfff;
 
+/// The largest physical address of the architecture has 52 bits.
+const PHYSICAL_LAST: u64 = (1 << 52) - 1;
+
 /// Most remapping units one table may hold; it bounds the search for duplicates.
 pub(crate) const MAX_UNITS: usize = 1024;
 
@@ -91,6 +94,13 @@ pub(crate) enum Reason {
     NoUnits,
     /// A reserved region whose limit is below its base.
     RegionOrder {
+        /// First byte.
+        base: u64,
+        /// Last byte.
+        limit: u64,
+    },
+    /// A reserved region above all physical addresses.
+    RegionBeyond {
         /// First byte.
         base: u64,
         /// Last byte.
@@ -163,6 +173,10 @@ impl fmt::Display for Error {
                     "reserved region {base:#x}..={limit:#x} ends before it starts"
                 )
             }
+            Reason::RegionBeyond { base, limit } => write!(
+                f,
+                "reserved region {base:#x}..={limit:#x} is above all physical addresses"
+            ),
             Reason::RegionAlignment { base, limit } => {
                 write!(
                     f,
@@ -322,8 +336,8 @@ pub(crate) struct ReservedRegion<'a> {
     pub(crate) segment: u16,
     /// Physical address of the first byte; a multiple of 4 KiB.
     pub(crate) base: u64,
-    /// Physical address of the last byte, inclusive; `limit + 1` is a multiple of 4 KiB (mod
-    /// 2^64), and `limit > base`.
+    /// Physical address of the last byte, inclusive; `limit + 1` is a multiple of 4 KiB, and
+    /// `base < limit < 2^52`.
     pub(crate) limit: u64,
     scopes: Scopes<'a>,
 }
@@ -570,6 +584,10 @@ fn check_region(structure: &Structure<'_>) -> Result<(), Error> {
     let (base, limit) = (region.base, region.limit);
     if limit <= base {
         return Err(error(structure.offset, Reason::RegionOrder { base, limit }));
+    }
+    if limit > PHYSICAL_LAST {
+        let reason = Reason::RegionBeyond { base, limit };
+        return Err(error(structure.offset, reason));
     }
     if base & PAGE_MASK != 0 || limit & PAGE_MASK != PAGE_MASK {
         return Err(error(

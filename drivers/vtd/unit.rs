@@ -309,7 +309,6 @@ fn table_config(registers: &Registers, width: Width) -> VtdssConfig {
         output_bits: OUTPUT_BITS,
         page_sizes: caps.page_sizes(),
         incoherent: !caps.coherent(),
-        exact_flush: caps.caching_mode(),
         force_writable: false,
     }
 }

@@ -31,9 +31,6 @@ pub struct VtdssConfig {
     pub page_sizes: u64,
     /// The unit does not snoop CPU caches when it walks the table.
     pub incoherent: bool,
-    /// Every invalidation is expensive for what it covers (a hypervisor shadows
-    /// the table), so that gaps must not be flushed along.
-    pub exact_flush: bool,
     /// Read-only mappings do not work (a hardware erratum).
     pub force_writable: bool,
 }
@@ -70,11 +67,7 @@ impl PageTable for Vtdss {
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_vtdss_iova_to_phys;
 
     fn new(config: VtdssConfig, node: i32) -> impl PinInit<Self, Error> {
-        let mut features = if config.exact_flush {
-            bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE_NO_GAPS)
-        } else {
-            bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE)
-        };
+        let mut features = bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE);
         if config.incoherent {
             features |= bit_u32(bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
         }

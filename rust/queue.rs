@@ -1,0 +1,600 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A queue of 128-bit commands in memory, which the hardware works off in order.
+//!
+//! Both IOMMUs of x86 take invalidations this way: a ring that software fills and
+//! hardware empties, and a wait command, which makes the hardware write a number to
+//! memory once all commands before it are done. Every submission ends with one, so
+//! that its submitter knows, and can prove by a [`Synced`], that the hardware has
+//! forgotten what was invalidated.
+//!
+//! # Concurrency
+//!
+//! The ring's lock is held only while commands are pushed and while an error of the
+//! hardware is dealt with. Waiting is done outside, with interrupts as the caller
+//! left them, each submitter on the status word of its own wait command. A CPU that
+//! is interrupted or preempted while it waits holds nobody up: whoever needs its
+//! places sees by itself that its commands are done, and frees them ([`ring`]).
+//!
+//! # Failure
+//!
+//! A queue that did not answer in time is given up: the hardware may still write the
+//! status words and read the ring, so nothing is reused, further submissions fail at
+//! once, and the memory is never freed.
+
+use core::{
+    mem::ManuallyDrop,
+    pin::Pin, //
+};
+
+use kernel::{
+    alloc::KVVec,
+    page::PAGE_SIZE,
+    prelude::*,
+    processor::cpu_relax,
+    static_lock_class,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            AtomicFlag,
+            Full,
+            Relaxed,
+            Release, //
+        },
+        barrier::{
+            dma_mb,
+            Read, //
+        },
+        SpinLockIrq, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    bindings,
+    pages::{
+        Coherency,
+        TablePage, //
+    },
+    ring::{
+        self,
+        Outcome,
+        Ring,
+        Submission,
+        Verdict, //
+    }, //
+};
+
+/// Proof that the hardware has acknowledged everything that was submitted before.
+///
+/// Only this file makes one, which is what frees table memory and reuses tags.
+#[must_use = "without it, nothing that was invalidated may be freed"]
+pub struct Synced(());
+
+impl Synced {
+    /// The proof for what no hardware has heard of, so that none can have cached it.
+    pub(crate) fn nothing_cached() -> Self {
+        Self(())
+    }
+}
+
+/// An error that the hardware reports for a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// The command at this index is malformed. The hardware has stopped there.
+    BadCommand {
+        /// Index of the command, in entries.
+        index: u32,
+    },
+    /// A device did not answer an invalidation of its own cache in time. The
+    /// hardware has stopped, and dropped all wait commands that it had fetched.
+    DeviceTimeout,
+    /// A device sent an answer that belongs to nothing. The hardware goes on.
+    Completion,
+}
+
+/// What differs from one hardware's queue to another's: registers and wait command.
+///
+/// `ring` and `clear_error` are called under the queue's lock, `error` and `head`
+/// with and without; all with interrupts off or on, from any context. They access
+/// registers and do not take a lock that is held while something is submitted.
+pub trait QueueHw: Send + Sync {
+    /// Tells the hardware the new tail, in entries.
+    fn ring(&self, tail: u32);
+
+    /// Returns the command that writes `token` to `status_phys`, a multiple of 8, once
+    /// all commands before it are done. Four or eight bytes are written.
+    fn wait_command(&self, status_phys: u64, token: u32) -> [u64; 2];
+
+    /// Returns the error that the hardware reports for this queue, if any.
+    fn error(&self) -> Option<QueueError>;
+
+    /// Clears what `error` reported, upon which stopped hardware goes on. The queue
+    /// has replaced a bad command before.
+    fn clear_error(&self, error: QueueError);
+
+    /// Returns the index that the hardware will fetch next.
+    fn head(&self) -> u32;
+}
+
+/// Status words are a cache line apart: each is polled by another CPU.
+const LINE: usize = 64;
+
+/// [`LINE`] in words.
+const LINE_WORDS: usize = LINE / size_of::<u64>();
+
+/// Polls between two looks at the clock and at the hardware's error register, which
+/// costs more than a whole submission. Commands normally are done long before.
+const POLLS: u32 = 64;
+
+/// How often a submission is made again when another one's device made the hardware
+/// drop it. The hardware does not tell which device it was.
+const ATTEMPTS: u32 = 3;
+
+/// Errors reported with a line each; further ones are only counted.
+const REPORTS: u64 = 10;
+
+/// What the ring's lock protects.
+struct State {
+    ring: Ring,
+    /// Length of the submission that starts at an index.
+    lens: KVVec<u32>,
+}
+
+impl State {
+    fn len_at(&self) -> impl Fn(u32) -> u32 + '_ {
+        // CAST: u32 to usize, lossless.
+        |index| self.lens.get(index as usize).copied().unwrap_or(1)
+    }
+}
+
+/// A command queue, and the memory that it shares with the hardware.
+///
+/// The hardware's head and tail must be 0 when it is first switched on, and it must
+/// be switched off, or never be rung again, before the queue is dropped.
+#[pin_data(PinnedDrop)]
+pub struct Queue<H: QueueHw> {
+    hw: H,
+    name: &'static CStr,
+    timeout: Delta,
+    entries: u32,
+    largest: usize,
+    commands: ManuallyDrop<TablePage>,
+    /// A line for each entry, whose first word is the status of its wait command.
+    status: ManuallyDrop<TablePage>,
+    /// A [`Verdict`] word for each entry.
+    verdicts: KVVec<Atomic<u64>>,
+    /// Copy of `state.ring.first()` for those who wait, written under the lock.
+    retired: Atomic<u64>,
+    /// Set for ever once the hardware did not answer in time.
+    broken: AtomicFlag,
+    #[pin]
+    state: SpinLockIrq<State>,
+    pushed: Atomic<u64>,
+    waits: Atomic<u64>,
+    timeouts: Atomic<u64>,
+    errors: Atomic<u64>,
+}
+
+impl<H: QueueHw> Queue<H> {
+    /// Makes a queue of `2^order` pages. May sleep.
+    ///
+    /// `timeout` bounds each [`Queue::submit`]. `name` is the lock's in lockdep's
+    /// reports and the queue's in messages.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EINVAL` for an order that cannot exist.
+    pub fn new(
+        hw: H,
+        order: u32,
+        coherency: Coherency,
+        timeout: Delta,
+        name: &'static CStr,
+    ) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let node = bindings::NUMA_NO_NODE;
+            let commands = TablePage::new(order, node, GFP_KERNEL, coherency)?;
+            let entries = commands.words() / 2;
+            // Hardware writes to memory go through the CPU's caches in any case.
+            let status_order = (entries * LINE / PAGE_SIZE).max(1).trailing_zeros();
+            let status = TablePage::new(status_order, node, GFP_KERNEL, Coherency::Snooped)?;
+
+            let mut verdicts = KVVec::with_capacity(entries, GFP_KERNEL)?;
+            for _ in 0..entries {
+                verdicts.push(Atomic::new(ring::NO_VERDICT), GFP_KERNEL)?;
+            }
+            let lens = KVVec::from_elem(1, entries, GFP_KERNEL)?;
+            let entries = u32::try_from(entries)?;
+            let ring = Ring::new(entries).ok_or(EINVAL)?;
+            // CAST: u32 to usize, lossless.
+            let largest = ring.largest() as usize;
+
+            Ok(pin_init!(Self {
+                hw,
+                name,
+                timeout,
+                entries,
+                largest,
+                commands: ManuallyDrop::new(commands),
+                status: ManuallyDrop::new(status),
+                verdicts,
+                retired: Atomic::new(0),
+                broken: AtomicFlag::new(false),
+                state <- SpinLockIrq::new(State { ring, lens }, name, static_lock_class!()),
+                pushed: Atomic::new(0),
+                waits: Atomic::new(0),
+                timeouts: Atomic::new(0),
+                errors: Atomic::new(0),
+            }? Error))
+        })
+    }
+
+    /// Returns the physical address of the ring, aligned to its size.
+    pub fn base_phys(&self) -> u64 {
+        self.commands.phys()
+    }
+
+    /// Returns the number of entries.
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Returns the hardware that the queue was made with.
+    pub fn hw(&self) -> &H {
+        &self.hw
+    }
+
+    /// Returns how many commands were pushed, without wait commands.
+    pub fn submitted(&self) -> u64 {
+        self.pushed.load(Relaxed)
+    }
+
+    /// Returns how many wait commands were pushed.
+    pub fn waits(&self) -> u64 {
+        self.waits.load(Relaxed)
+    }
+
+    /// Returns how many submissions were not acknowledged in time.
+    pub fn timeouts(&self) -> u64 {
+        self.timeouts.load(Relaxed)
+    }
+
+    /// Returns how many errors the hardware has reported.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Relaxed)
+    }
+
+    /// Returns whether the queue was given up because of a timeout.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Relaxed)
+    }
+
+    /// Has the hardware do `commands`, in order, and waits until they are done.
+    ///
+    /// Atomic: busy-waits; may be called in any context but NMI, by several CPUs at
+    /// the same time. Commands of one call that do not fit into a quarter of the
+    /// ring go in parts, between which other CPUs' commands may come.
+    ///
+    /// No commands are done at once: without touching the hardware, as all that the
+    /// caller submitted before has been waited for.
+    ///
+    /// # Errors
+    ///
+    /// `ETIMEDOUT` if the hardware did not answer in time; `EIO` if it has refused a
+    /// command, if it drops these commands again and again because of a device that
+    /// does not answer, or if the queue was given up earlier. In each case some of
+    /// the commands may have been done and others not.
+    pub fn submit(&self, commands: &[[u64; 2]]) -> Result<Synced> {
+        let mut patience = Patience::new(self.timeout);
+        for part in commands.chunks(self.largest) {
+            self.submit_part(part, &mut patience)?;
+        }
+        Ok(Synced(()))
+    }
+
+    /// Looks for an error of the hardware, and deals with it.
+    ///
+    /// Those who wait do this by themselves from time to time; calling it from the
+    /// unit's interrupt handler only makes it faster. Any context but NMI.
+    pub fn check(&self) {
+        // Two errors may be reported at once, a third one can follow; what is still
+        // there after that does not go away, and ends in a timeout.
+        for _ in 0..4 {
+            if self.hw.error().is_none() {
+                return;
+            }
+            let guard = self.state.lock();
+            let state = &*guard;
+            // Again under the lock: another CPU may have been faster.
+            let Some(error) = self.hw.error() else {
+                return;
+            };
+            self.count(&self.errors, 1);
+            match error {
+                QueueError::BadCommand { index } => self.replace(state, index),
+                QueueError::DeviceTimeout => self.drop_waits(state),
+                QueueError::Completion => {}
+            }
+            // Verdicts are out before the hardware goes on and writes a status.
+            self.hw.clear_error(error);
+            // QEMU's VT-d goes on only when it is rung again; others do not mind.
+            self.hw.ring(state.ring.index(state.ring.next()));
+            drop(guard);
+            if self.errors() <= REPORTS {
+                report_error(self.name, error);
+            }
+        }
+    }
+
+    /// Submits what fits into the ring at once.
+    fn submit_part(&self, commands: &[[u64; 2]], patience: &mut Patience) -> Result {
+        for _ in 0..ATTEMPTS {
+            let wait = self.push(commands, patience)?;
+            match self.wait(wait, patience)? {
+                Outcome::Dropped => continue,
+                Outcome::Refused => return Err(EIO),
+                Outcome::Pending | Outcome::Done => return Ok(()),
+            }
+        }
+        Err(EIO)
+    }
+
+    /// Pushes `commands` and a wait command; returns the position of the latter.
+    fn push(&self, commands: &[[u64; 2]], patience: &mut Patience) -> Result<u64> {
+        let count = u32::try_from(commands.len())?;
+        loop {
+            let expired = patience.is_over();
+            if self.is_broken() {
+                return Err(EIO);
+            }
+            if let Some(wait) = self.try_push(commands, count) {
+                return Ok(wait);
+            }
+            if expired {
+                return Err(self.give_up());
+            }
+            self.pause(patience);
+        }
+    }
+
+    /// Pushes `commands` and a wait command if there is room.
+    fn try_push(&self, commands: &[[u64; 2]], count: u32) -> Option<u64> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let taken = match state.ring.reserve(count) {
+            Some(taken) => taken,
+            None => {
+                let State { ring, lens } = &mut *state;
+                // CAST: u32 to usize, lossless.
+                let len_at = |index| lens.get(index as usize).copied().unwrap_or(1);
+                ring.retire(len_at, |oldest| self.is_over(oldest));
+                // Ordered before the status words of the freed places change: who
+                // does not find its own there any more finds this.
+                self.retired.store(ring.first(), Release);
+                ring.reserve(count)?
+            }
+        };
+        // CAST: u32 to usize, lossless.
+        if let Some(len) = state.lens.get_mut(state.ring.index(taken.first) as usize) {
+            *len = taken.len;
+        }
+
+        let wait = taken.wait();
+        let place = state.ring.index(wait);
+        self.status.write(place as usize * LINE_WORDS, 0);
+        for (position, command) in (taken.first..).zip(commands) {
+            self.store(state.ring.index(position), *command);
+        }
+        let status_phys = self.status_phys(place);
+        self.store(place, self.hw.wait_command(status_phys, ring::token(wait)));
+        self.count(&self.pushed, u64::from(count));
+        self.count(&self.waits, 1);
+        // A register write comes after the stores to memory before it.
+        self.hw.ring(state.ring.index(state.ring.next()));
+        Some(wait)
+    }
+
+    /// Waits for the submission whose wait command is at `wait`.
+    fn wait(&self, wait: u64, patience: &mut Patience) -> Result<Outcome> {
+        loop {
+            // Looked at before the status: a CPU that was taken away in between must
+            // not turn a success into a timeout.
+            let expired = patience.is_over();
+            let outcome = self.outcome(wait);
+            match outcome {
+                Outcome::Pending if expired => return Err(self.give_up()),
+                Outcome::Pending => self.pause(patience),
+                Outcome::Done => return Ok(outcome),
+                Outcome::Refused | Outcome::Dropped => {
+                    // From here on the place may be reused.
+                    self.verdict(wait).store(Verdict::Noted.pack(wait), Release);
+                    return Ok(outcome);
+                }
+            }
+        }
+    }
+
+    /// Lets some time pass, and looks for errors now and then.
+    fn pause(&self, patience: &mut Patience) {
+        cpu_relax();
+        if patience.tick() {
+            self.check();
+        }
+    }
+
+    /// Reads what there is about a submission, in the order that decides.
+    fn outcome(&self, wait: u64) -> Outcome {
+        let status = self.status(wait);
+        dma_mb(Read);
+        let verdict = self.verdict(wait).load(Acquire);
+        let retired = self.retired.load(Acquire);
+        ring::outcome(wait, status, verdict, retired)
+    }
+
+    /// Returns whether the places of a submission may be used again.
+    fn is_over(&self, submission: Submission) -> bool {
+        let wait = submission.wait();
+        let status = self.status(wait);
+        dma_mb(Read);
+        ring::is_over(wait, status, self.verdict(wait).load(Acquire))
+    }
+
+    /// Replaces the command that the hardware has refused by one that does nothing,
+    /// and tells its submitter. Later commands are then done as if nothing had been.
+    fn replace(&self, state: &State, index: u32) {
+        let Some(position) = state.ring.locate(index) else {
+            return;
+        };
+        state.ring.for_each(state.len_at(), |submission| {
+            if submission.contains(position) {
+                let wait = submission.wait();
+                self.verdict(wait).store(ring::refuse(wait), Release);
+                // A wait command that nobody waits for: it writes to the second word.
+                let unused = self.status_phys(index) + size_of::<u64>() as u64;
+                let nothing = self.hw.wait_command(unused, 0);
+                self.store(index, nothing);
+            }
+        });
+    }
+
+    /// Tells all those whose wait command the hardware has dropped.
+    fn drop_waits(&self, state: &State) {
+        let fetched = state.ring.locate(self.hw.head());
+        let fetched = fetched.unwrap_or(state.ring.next());
+        state.ring.for_each(state.len_at(), |submission| {
+            let wait = submission.wait();
+            if wait < fetched {
+                let status = self.status(wait);
+                let verdict = self.verdict(wait);
+                if let Some(new) = ring::drop_wait(wait, status, verdict.load(Relaxed)) {
+                    verdict.store(new, Release);
+                }
+            }
+        });
+    }
+
+    /// Gives the queue up after a timeout, with one message.
+    #[cold]
+    fn give_up(&self) -> Error {
+        self.timeouts.fetch_add(1, Relaxed);
+        if !self.broken.xchg(true, Full) {
+            let tail = {
+                let state = self.state.lock();
+                state.ring.index(state.ring.next())
+            };
+            report_timeout(self.name, self.hw.head(), tail);
+        }
+        ETIMEDOUT
+    }
+
+    /// Stores a command at an index, which is in range.
+    fn store(&self, index: u32, command: [u64; 2]) {
+        // CAST: u32 to usize, lossless.
+        let word = index as usize * 2;
+        self.commands.write(word, command[0]);
+        self.commands.write(word + 1, command[1]);
+    }
+
+    /// Reads the status word of the place of position `wait`.
+    fn status(&self, wait: u64) -> u32 {
+        // CAST: the upper half is not ours, hardware may or may not write it.
+        self.status.read(self.place(wait) * LINE_WORDS) as u32
+    }
+
+    /// Returns the verdict word of the place of position `wait`.
+    fn verdict(&self, wait: u64) -> &Atomic<u64> {
+        &self.verdicts[self.place(wait)]
+    }
+
+    fn place(&self, position: u64) -> usize {
+        // CAST: smaller than `entries`.
+        (position & u64::from(self.entries - 1)) as usize
+    }
+
+    /// Returns the physical address of a status word.
+    fn status_phys(&self, place: u32) -> u64 {
+        // CAST: usize to u64, lossless.
+        self.status.phys() + u64::from(place) * LINE as u64
+    }
+
+    /// Adds to a counter that is only written under the ring's lock.
+    fn count(&self, counter: &Atomic<u64>, n: u64) {
+        counter.store(counter.load(Relaxed) + n, Relaxed);
+    }
+}
+
+#[pinned_drop]
+impl<H: QueueHw> PinnedDrop for Queue<H> {
+    fn drop(self: Pin<&mut Self>) {
+        if self.is_broken() {
+            // The hardware may get to the commands at any later time.
+            return;
+        }
+        let this = self.project();
+        // SAFETY: not used after this, the only place that drops it.
+        unsafe { ManuallyDrop::drop(this.commands) };
+        // SAFETY: as above; no status is outstanding, as every submitter has waited.
+        unsafe { ManuallyDrop::drop(this.status) };
+    }
+}
+
+/// How long a submission still waits. The clock is only started, and looked at, every
+/// [`POLLS`] polls.
+struct Patience {
+    limit: Delta,
+    since: Option<Instant<Monotonic>>,
+    polls: u32,
+}
+
+impl Patience {
+    fn new(limit: Delta) -> Self {
+        Self {
+            limit,
+            since: None,
+            polls: 0,
+        }
+    }
+
+    /// Counts a poll; returns whether it is time to look at the hardware.
+    fn tick(&mut self) -> bool {
+        self.polls = (self.polls + 1) % POLLS;
+        if self.polls == 0 && self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        self.polls == 0
+    }
+
+    /// Returns whether the time is over; only exact every [`POLLS`] polls.
+    fn is_over(&self) -> bool {
+        self.polls == 0 && self.since.is_some_and(|since| since.elapsed() > self.limit)
+    }
+}
+
+/// Not generic, so that the message has this module's prefix and code exists once.
+#[cold]
+#[inline(never)]
+fn report_error(name: &CStr, error: QueueError) {
+    match error {
+        QueueError::BadCommand { index } => {
+            pr_err!("{name}: the hardware refused the command at index {index}\n");
+        }
+        QueueError::DeviceTimeout => {
+            pr_err!("{name}: a device did not answer an invalidation of its cache\n");
+        }
+        QueueError::Completion => {
+            pr_err!("{name}: a device answered an invalidation that it was not sent\n");
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn report_timeout(name: &CStr, head: u32, tail: u32) {
+    pr_err!("{name}: no answer in time, given up (head {head}, tail {tail})\n");
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Between `&Device` and `struct device *`, and what the core wants made of the latter.
+//!
+//! The kernel crate keeps its own conversion to itself; this is the only other one.
+
+use crate::bindings;
+use kernel::device::Device;
+
+/// The C device. It is valid for as long as the reference is.
+pub(crate) fn as_raw(dev: &Device) -> *mut bindings::device {
+    // `Device` is a transparent wrapper of `Opaque<struct device>`: same address, and what it
+    // points to may be written through a shared reference.
+    core::ptr::from_ref(dev).cast_mut().cast()
+}
+
+/// The Rust view of a device that C passed in.
+///
+/// # Safety
+///
+/// `dev` points to an initialised device, whose reference count does not reach zero in `'a`.
+pub(crate) unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device {
+    // SAFETY: Valid, not null and referenced during `'a`, by the contract.
+    unsafe { Device::from_raw(dev) }
+}
+
+/// The group that a device belongs to, with a reference for the caller, or an error pointer.
+///
+/// PCI functions share a group with those that the topology (aliases, missing ACS, functions of
+/// one slot) does not isolate from them; any other device has a group of its own.
+///
+/// Context: may sleep.
+///
+/// # Safety
+///
+/// `dev` points to a device that the core asks for from `iommu_ops::device_group`: it then holds
+/// `iommu_probe_device_lock`, so that the groups of other devices do not change meanwhile.
+pub(crate) unsafe fn device_group(dev: *mut bindings::device) -> *mut bindings::iommu_group {
+    // SAFETY: Valid by the contract; only `dev->bus` is read, which does not change after
+    // device_add().
+    if unsafe { bindings::dev_is_pci(dev) } {
+        // SAFETY: A valid PCI device, and the core holds the lock, by the contract.
+        unsafe { bindings::pci_device_group(dev) }
+    } else {
+        // SAFETY: Valid by the contract.
+        unsafe { bindings::generic_device_group(dev) }
+    }
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Arithmetic of a command ring, and the fate of what was put into it.
+//!
+//! Pure: compiled into the kernel and into the host tests alike.
+//!
+//! A *position* counts the commands ever pushed, from 0; 64 bits do not wrap. A
+//! position's place in the ring is its *index*. Commands are pushed as
+//! *submissions*: some commands and, last, the wait command that reports them done.
+
+/// Which places of a ring are in use.
+///
+/// # Invariants
+///
+/// `entries` is a power of two, at least 4; `first <= next < first + entries`. One
+/// place always stays empty, because hardware takes a head equal to the tail for an
+/// empty ring.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ring {
+    entries: u32,
+    first: u64,
+    next: u64,
+}
+
+/// Consecutive positions, pushed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Submission {
+    /// Position of the first command.
+    pub first: u64,
+    /// Number of commands, with the wait command; never 0.
+    pub len: u32,
+}
+
+impl Submission {
+    /// Returns the position of the wait command.
+    pub fn wait(&self) -> u64 {
+        self.first + u64::from(self.len.max(1)) - 1
+    }
+
+    /// Returns whether `position` is one of this submission's.
+    pub fn contains(&self, position: u64) -> bool {
+        (self.first..=self.wait()).contains(&position)
+    }
+}
+
+impl Ring {
+    /// Makes an empty ring; `None` unless `entries` is a power of two from 4 on.
+    pub fn new(entries: u32) -> Option<Self> {
+        (entries.is_power_of_two() && entries >= 4).then_some(Self {
+            entries,
+            first: 0,
+            next: 0,
+        })
+    }
+
+    /// Returns the largest number of commands that one submission can have, without
+    /// its wait command: a quarter of the ring, so that several CPUs find room.
+    pub fn largest(&self) -> u32 {
+        (self.entries / 4).max(2) - 1
+    }
+
+    /// Returns the place of a position.
+    pub fn index(&self, position: u64) -> u32 {
+        // CAST: smaller than `entries`, which is 32 bits.
+        (position & u64::from(self.entries - 1)) as u32
+    }
+
+    /// Returns the position that will be pushed next; its index is the ring's tail.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Returns the first position that may still be in use.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Returns the number of free places.
+    pub fn free(&self) -> u32 {
+        // CAST: smaller than `entries`, which is 32 bits.
+        self.entries - 1 - (self.next - self.first) as u32
+    }
+
+    /// Takes places for `commands` commands and a wait command, if there are enough.
+    pub fn reserve(&mut self, commands: u32) -> Option<Submission> {
+        let len = commands.checked_add(1)?;
+        if len > self.free() {
+            return None;
+        }
+        let first = self.next;
+        // INVARIANT: at most `free()` more than before.
+        self.next += u64::from(len);
+        Some(Submission { first, len })
+    }
+
+    /// Frees the places of the oldest submissions for which `retired` says so.
+    ///
+    /// `len_at` returns the length of the submission that starts at an index. It
+    /// stops at the first submission that is not over: places are freed in order.
+    pub fn retire(&mut self, len_at: impl Fn(u32) -> u32, retired: impl Fn(Submission) -> bool) {
+        while let Some(oldest) = self.at(self.first, &len_at) {
+            if !retired(oldest) {
+                break;
+            }
+            // INVARIANT: `at()` returns only submissions that end before `next`.
+            self.first = oldest.wait() + 1;
+        }
+    }
+
+    /// Calls `each` for the submissions in use, oldest first.
+    pub fn for_each(&self, len_at: impl Fn(u32) -> u32, mut each: impl FnMut(Submission)) {
+        let mut position = self.first;
+        while let Some(submission) = self.at(position, &len_at) {
+            position = submission.wait() + 1;
+            each(submission);
+        }
+    }
+
+    /// Returns the position in use, or the next one, whose index the hardware gave.
+    ///
+    /// `None` if no command is there: hardware is not to be trusted.
+    pub fn locate(&self, index: u32) -> Option<u64> {
+        let ahead = index.wrapping_sub(self.index(self.first)) & (self.entries - 1);
+        let position = self.first + u64::from(ahead);
+        (index < self.entries && position <= self.next).then_some(position)
+    }
+
+    fn at(&self, first: u64, len_at: impl Fn(u32) -> u32) -> Option<Submission> {
+        let submission = Submission {
+            first,
+            len: len_at(self.index(first)).max(1),
+        };
+        (submission.wait() < self.next).then_some(submission)
+    }
+}
+
+/// Returns the number that the wait command at `wait` reports.
+///
+/// Never 0, and another one than a wait command that was in the same place before:
+/// positions in one place differ by a multiple of the ring's size, which is even.
+pub fn token(wait: u64) -> u32 {
+    // CAST: truncation is meant; the place was in use 2^32 positions ago at best.
+    wait as u32 | 1
+}
+
+/// What happened to a submission beside being done. Packed with the position of its
+/// wait command into one word, as the place will belong to another one later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hardware refused one of the commands; the wait command is still to come.
+    Refused,
+    /// As `Refused`, and the hardware has dropped the wait command.
+    RefusedAndDropped,
+    /// Hardware dropped the wait command, so the commands may not be done.
+    Dropped,
+    /// The submitter knows; nothing is outstanding.
+    Noted,
+}
+
+/// A [`Verdict`] word that says nothing about any submission.
+pub const NO_VERDICT: u64 = 0;
+
+impl Verdict {
+    /// Packs a verdict about the submission whose wait command is at `wait`.
+    pub fn pack(self, wait: u64) -> u64 {
+        let code = match self {
+            Verdict::Refused => 1,
+            Verdict::RefusedAndDropped => 2,
+            Verdict::Dropped => 3,
+            Verdict::Noted => 4,
+        };
+        wait << 3 | code
+    }
+
+    /// Unpacks a word; `None` if it is not about the submission that waits at `wait`.
+    pub fn unpack(word: u64, wait: u64) -> Option<Self> {
+        if word >> 3 != wait & (u64::MAX >> 3) {
+            return None;
+        }
+        match word & 7 {
+            1 => Some(Verdict::Refused),
+            2 => Some(Verdict::RefusedAndDropped),
+            3 => Some(Verdict::Dropped),
+            4 => Some(Verdict::Noted),
+            _ => None,
+        }
+    }
+}
+
+/// What a submitter learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Nothing yet.
+    Pending,
+    /// All commands are done.
+    Done,
+    /// Hardware refused a command of this submission; nothing is outstanding.
+    Refused,
+    /// The commands may or may not be done; nothing is outstanding.
+    Dropped,
+}
+
+/// Decides the outcome of the submission that waits at `wait`.
+///
+/// The words must be read in the order of the arguments. `status` is the place's
+/// status word, `verdict` its verdict word, `retired` the ring's first position: the
+/// place may have been given to another submission meanwhile, but only after this
+/// one was done, as all others wait for their submitter to take note.
+pub fn outcome(wait: u64, status: u32, verdict: u64, retired: u64) -> Outcome {
+    match Verdict::unpack(verdict, wait) {
+        Some(Verdict::Refused) if status == token(wait) => Outcome::Refused,
+        Some(Verdict::Refused) => Outcome::Pending,
+        Some(Verdict::RefusedAndDropped) => Outcome::Refused,
+        Some(Verdict::Dropped) => Outcome::Dropped,
+        _ if status == token(wait) || retired > wait => Outcome::Done,
+        _ => Outcome::Pending,
+    }
+}
+
+/// Decides whether the places of the submission that waits at `wait` are free.
+pub fn is_over(wait: u64, status: u32, verdict: u64) -> bool {
+    match Verdict::unpack(verdict, wait) {
+        Some(Verdict::Noted) => true,
+        Some(_) => false,
+        None => status == token(wait),
+    }
+}
+
+/// Returns the new verdict on a submission whose command the hardware refused.
+pub fn refuse(wait: u64) -> u64 {
+    Verdict::Refused.pack(wait)
+}
+
+/// Returns the new verdict on a submission when the hardware has dropped all wait
+/// commands that it had fetched, this one's among them; `None` if it was done before.
+pub fn drop_wait(wait: u64, status: u32, verdict: u64) -> Option<u64> {
+    match Verdict::unpack(verdict, wait) {
+        None if status != token(wait) => Some(Verdict::Dropped.pack(wait)),
+        Some(Verdict::Refused) if status != token(wait) => {
+            Some(Verdict::RefusedAndDropped.pack(wait))
+        }
+        _ => None,
+    }
+}

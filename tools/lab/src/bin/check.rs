@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the tests and prints KTAP; the last line is the count.
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use lab::guest_test::{self, GuestRun};
+use lab::host_test::{self, HostTest};
+use lab::kernel::{self, Kernel};
+use lab::ktap::{Point, Verdict};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Run the tests: on the host, and in guests on the stock and the debug kernel
+#[derive(Parser)]
+#[command(name = "check")]
+struct Options {
+    /// What to run: TEST, TEST/VARIANT, TEST/VARIANT/KERNEL, host or host/NAME [default: all]
+    tests: Vec<String>,
+
+    /// Print the names and stop
+    #[arg(long)]
+    list: bool,
+
+    /// Guests at a time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    jobs: usize,
+
+    /// Kernels to run guest tests on
+    #[arg(long, value_delimiter = ',', default_value = "stock,debug")]
+    kernels: Vec<String>,
+
+    /// Where the logs go [default: results/ in the cache]
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
+}
+
+enum Job {
+    Host(&'static HostTest),
+    Guest(GuestRun),
+}
+
+impl Job {
+    fn name(&self) -> String {
+        match self {
+            Job::Host(test) => format!("host/{}", test.name),
+            Job::Guest(run) => run.name.clone(),
+        }
+    }
+
+    fn run(&self, logs: &Path) -> (Vec<Point>, Vec<String>) {
+        let outcome = match self {
+            Job::Guest(run) => run.run(logs).map(|r| (r.points, r.quote)),
+            Job::Host(test) => test.run(logs).map(|(passed, quote)| {
+                let verdict = if passed { Verdict::Pass } else { Verdict::Fail };
+                let name = String::new();
+                (vec![Point { verdict, name }], quote)
+            }),
+        };
+        outcome.unwrap_or_else(|error| {
+            let point = Point {
+                verdict: Verdict::Fail,
+                name: format!("{error:#}"),
+            };
+            (vec![point], Vec::new())
+        })
+    }
+}
+
+/// Whether `name` is what the user named, or lies below it.
+fn selected(name: &str, wanted: &[String]) -> bool {
+    let matches = |w: &String| {
+        let w = w.trim_end_matches('/');
+        name == w || name.strip_prefix(w).is_some_and(|r| r.starts_with('/'))
+    };
+    wanted.is_empty() || wanted.iter().any(matches)
+}
+
+/// The output, one test at a time whichever guest is done first.
+#[derive(Default)]
+struct Tally {
+    number: usize,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    fn report(&mut self, name: &str, points: &[Point], quote: &[String], took: Duration) {
+        for line in quote {
+            println!("#   {}", line.trim_start_matches("# "));
+        }
+        for point in points {
+            self.number += 1;
+            let (word, directive) = match point.verdict {
+                Verdict::Pass => ("ok", ""),
+                Verdict::Fail => ("not ok", ""),
+                Verdict::Skip => ("ok", " # SKIP"),
+            };
+            match point.verdict {
+                Verdict::Pass => self.passed += 1,
+                Verdict::Fail => self.failed += 1,
+                Verdict::Skip => self.skipped += 1,
+            }
+            let colon = if point.name.is_empty() { "" } else { ": " };
+            println!(
+                "{word} {} {name}{colon}{}{directive}",
+                self.number, point.name
+            );
+        }
+        println!("# {name}: {:.1} s", took.as_secs_f32());
+    }
+
+    fn finish(&self) -> ExitCode {
+        println!("1..{}", self.number);
+        let skipped = match self.skipped {
+            0 => String::new(),
+            n => format!(", {n} skipped"),
+        };
+        println!("{} passed, {} failed{skipped}", self.passed, self.failed);
+        let good = self.failed == 0 && self.passed > 0;
+        if good {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn jobs(o: &Options) -> Result<Vec<Job>> {
+    let host = host_test::TESTS.iter().map(Job::Host);
+    let dir = kernel::tree().join("selftests/guest");
+    let guest = guest_test::find(&dir, &o.kernels)?
+        .into_iter()
+        .map(Job::Guest);
+    let all: Vec<Job> = host.chain(guest).collect();
+    for wanted in &o.tests {
+        if !all
+            .iter()
+            .any(|j| selected(&j.name(), std::slice::from_ref(wanted)))
+        {
+            bail!("there is no test '{wanted}' (--list prints all)");
+        }
+    }
+    let chosen = all.into_iter().filter(|j| selected(&j.name(), &o.tests));
+    Ok(chosen.collect())
+}
+
+fn run(o: &Options) -> Result<ExitCode> {
+    let jobs = jobs(o)?;
+    if o.list {
+        jobs.iter().for_each(|j| println!("{}", j.name()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let logs = match &o.results {
+        Some(dir) => dir.clone(),
+        None => kernel::cache()?.join("results"),
+    };
+    std::fs::create_dir_all(&logs)?;
+
+    println!("KTAP version 1");
+    let kernels: BTreeSet<&str> = jobs
+        .iter()
+        .filter_map(|j| match j {
+            Job::Guest(run) => Some(run.kernel()),
+            Job::Host(_) => None,
+        })
+        .collect();
+    for name in kernels {
+        println!("# kernel {name}: {}", Kernel::find(name)?.release);
+    }
+
+    let (host, guests): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|j| matches!(j, Job::Host(_)));
+    let tally = Mutex::new(Tally::default());
+    work(host, 1, &logs, &tally);
+    work(guests, o.jobs.max(1), &logs, &tally);
+    let tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
+    Ok(tally.finish())
+}
+
+/// Does the jobs in order, `workers` of them at a time.
+fn work(jobs: Vec<Job>, workers: usize, logs: &Path, tally: &Mutex<Tally>) {
+    let queue = Mutex::new(jobs.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    // Bound first: the guard of a `while let` would live through the body.
+                    let next = queue.lock().ok().and_then(|mut q| q.next());
+                    let Some(job) = next else { return };
+                    let name = job.name();
+                    println!("# {name} ...");
+                    let start = Instant::now();
+                    let (points, quote) = job.run(logs);
+                    if let Ok(mut tally) = tally.lock() {
+                        tally.report(&name, &points, &quote, start.elapsed());
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("check: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_chosen_by_whole_names() {
+        let chosen = |w: &str| selected("smoke/none/stock", &[w.to_string()]);
+        assert!(chosen("smoke") && chosen("smoke/none") && chosen("smoke/none/stock"));
+        assert!(!chosen("smo") && !chosen("smoke/no") && !chosen("none"));
+        assert!(selected("anything", &[]));
+    }
+
+    #[test]
+    fn nothing_run_is_a_failure() {
+        let code = |passed, failed| {
+            let tally = Tally {
+                number: 0,
+                passed,
+                failed,
+                skipped: 1,
+            };
+            format!("{:?}", tally.finish())
+        };
+        let failure = format!("{:?}", ExitCode::FAILURE);
+        assert_eq!(code(0, 0), failure);
+        assert_eq!(code(5, 1), failure);
+        assert_ne!(code(5, 0), failure);
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's second serial port: the script's output, and between its lines
+//! requests to the host, which are carried out over QMP.
+//!
+//! A request is a line `\002@vm COMMAND`; the answer is a line `ok` or
+//! `error TEXT`. Commands:
+//!   started              the script is about to run
+//!   exit STATUS          it ended
+//!   device_add ARGS      plug a device; ARGS as for QEMU's -device
+//!   device_del ID        ask the guest to let a device go
+//!   wait_deleted ID [S]  wait until QEMU has removed it, at most S seconds (10)
+
+use qapi::qmp;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+/// What the supervisor hears from the guest.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A line of the kernel's console.
+    Console(String),
+    /// A line of the script.
+    Script(String),
+    /// A request of the guest and its answer, for the log.
+    Request(String),
+    Started,
+    Exit(i32),
+}
+
+const MARK: u8 = 2;
+
+/// Calls `f` with each line; a last line without its end counts.
+fn each_line(from: impl Read, mut f: impl FnMut(&[u8]) -> bool) {
+    let mut reader = BufReader::new(from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // QEMU being killed may reset the connection: then this is its end.
+        let end = matches!(reader.read_until(b'\n', &mut line), Ok(0) | Err(_));
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if !line.is_empty() && !f(text) || end {
+            return;
+        }
+    }
+}
+
+/// Reads the kernel's console until QEMU is gone.
+pub fn read_console(from: impl Read, events: Sender<Event>) {
+    each_line(from, |line| {
+        let text = String::from_utf8_lossy(line).into_owned();
+        events.send(Event::Console(text)).is_ok()
+    });
+}
+
+/// Serves the second port until QEMU is gone.
+pub fn serve(port: UnixStream, monitor: UnixStream, events: Sender<Event>) {
+    let Ok(mut answers) = port.try_clone() else {
+        return;
+    };
+    let mut host = Host::new(monitor);
+    each_line(port, |line| {
+        let (output, request) = split_request(line);
+        if let Some(text) = output {
+            if events.send(Event::Script(text)).is_err() {
+                return false;
+            }
+        }
+        let Some(request) = request else {
+            return true;
+        };
+        let (event, answer) = match request.split_once(' ') {
+            None if request == "started" => (Event::Started, Ok(())),
+            Some(("exit", status)) => (Event::Exit(status.parse().unwrap_or(255)), Ok(())),
+            _ => {
+                let answer = host.execute(&request);
+                let told = match &answer {
+                    Ok(()) => format!("{request}: ok"),
+                    Err(text) => format!("{request}: error: {text}"),
+                };
+                (Event::Request(told), answer)
+            }
+        };
+        let sent = events.send(event).is_ok();
+        let answer = match answer {
+            Ok(()) => "ok\n".to_string(),
+            Err(text) => format!("error {}\n", text.replace(['\r', '\n'], " ")),
+        };
+        sent && answers.write_all(answer.as_bytes()).is_ok()
+    });
+}
+
+/// The script's part and the request in one line. A request may follow output
+/// that has no line end yet.
+fn split_request(line: &[u8]) -> (Option<String>, Option<String>) {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    match line.iter().position(|b| *b == MARK) {
+        Some(at) if line[at + 1..].starts_with(b"@vm ") => {
+            let output = (at > 0).then(|| text(&line[..at]));
+            (output, Some(text(&line[at + 5..]).trim().to_string()))
+        }
+        _ => (Some(text(line)), None),
+    }
+}
+
+type Monitor = qapi::Qmp<qapi::Stream<BufReader<UnixStream>, UnixStream>>;
+
+/// The monitor, with the greeting done at the first use.
+struct Host {
+    stream: Option<UnixStream>,
+    qmp: Option<Monitor>,
+    deleted: Vec<String>,
+}
+
+impl Host {
+    fn new(stream: UnixStream) -> Host {
+        Host {
+            stream: Some(stream),
+            qmp: None,
+            deleted: Vec::new(),
+        }
+    }
+
+    fn monitor(&mut self) -> Result<&mut Monitor, String> {
+        if let Some(stream) = self.stream.take() {
+            let read = stream.try_clone().map_err(|e| e.to_string())?;
+            let mut qmp = qapi::Qmp::new(qapi::Stream::new(BufReader::new(read), stream));
+            qmp.handshake().map_err(|e| e.to_string())?;
+            self.qmp = Some(qmp);
+        }
+        self.qmp.as_mut().ok_or_else(|| "no monitor".to_string())
+    }
+
+    fn execute(&mut self, request: &str) -> Result<(), String> {
+        let words: Vec<&str> = request.split_whitespace().collect();
+        match words[..] {
+            ["device_add", args] => self.device_add(args),
+            ["device_del", id] => {
+                self.deleted.retain(|d| d != id);
+                let command = qmp::device_del { id: id.into() };
+                self.monitor()?
+                    .execute(&command)
+                    .map(drop)
+                    .map_err(|e| e.to_string())
+            }
+            ["wait_deleted", id] => self.wait_deleted(id, 10),
+            ["wait_deleted", id, seconds] => match seconds.parse() {
+                Ok(n) => self.wait_deleted(id, n),
+                Err(_) => Err(format!("'{seconds}' is not a number of seconds")),
+            },
+            _ => Err(format!("unknown request '{request}'")),
+        }
+    }
+
+    /// QMP's own device_add wants every property in its JSON type; the human
+    /// monitor takes the -device syntax that is used everywhere else here.
+    fn device_add(&mut self, args: &str) -> Result<(), String> {
+        let command = qmp::human_monitor_command {
+            command_line: format!("device_add {args}"),
+            cpu_index: None,
+        };
+        let text = self
+            .monitor()?
+            .execute(&command)
+            .map_err(|e| e.to_string())?;
+        match text.trim() {
+            "" => Ok(()),
+            problem => Err(problem.to_string()),
+        }
+    }
+
+    fn wait_deleted(&mut self, id: &str, seconds: u64) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        loop {
+            let monitor = self.monitor()?;
+            monitor.nop().map_err(|e| e.to_string())?;
+            let mut gone = Vec::new();
+            for event in monitor.events() {
+                if let qmp::Event::DEVICE_DELETED { data, .. } = event {
+                    gone.extend(data.device);
+                }
+            }
+            self.deleted.append(&mut gone);
+            if self.deleted.iter().any(|d| d == id) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("device {id} is still there after {seconds} s"));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_and_requests_are_told_apart() {
+        let some = |s: &str| Some(s.to_string());
+        assert_eq!(split_request(b"hello"), (some("hello"), None));
+        assert_eq!(split_request(b""), (some(""), None));
+        assert_eq!(split_request(b"\x02@vm exit 3"), (None, some("exit 3")));
+        assert_eq!(
+            split_request(b"part\x02@vm device_del a"),
+            (some("part"), some("device_del a"))
+        );
+        assert_eq!(split_request(b"@vm exit 0"), (some("@vm exit 0"), None));
+    }
+
+    #[test]
+    fn the_port_is_served() {
+        let (ours, guest) = UnixStream::pair().unwrap();
+        let (monitor, _qemu) = UnixStream::pair().unwrap();
+        let (send, events) = std::sync::mpsc::channel();
+        let server = std::thread::spawn(move || serve(ours, monitor, send));
+        let mut writer = guest.try_clone().unwrap();
+        let mut answers = BufReader::new(guest.try_clone().unwrap()).lines();
+        let mut ask = |text: &str| {
+            writer.write_all(text.as_bytes()).unwrap();
+            answers.next().unwrap().unwrap()
+        };
+        assert_eq!(ask("\x02@vm started\n"), "ok");
+        assert_eq!(
+            ask("a\r\nb\x02@vm nonsense\n"),
+            "error unknown request 'nonsense'"
+        );
+        assert_eq!(ask("\x02@vm exit 7\n"), "ok");
+        guest.shutdown(std::net::Shutdown::Both).unwrap();
+        server.join().unwrap();
+        let all: Vec<Event> = events.iter().collect();
+        assert_eq!(
+            all[..3],
+            [
+                Event::Started,
+                Event::Script("a".into()),
+                Event::Script("b".into())
+            ]
+        );
+        assert_eq!(all[4], Event::Exit(7));
+    }
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests that run in a guest: scripts in selftests/guest whose comments say
+//! which machines they want.
+//!
+//!   # variant NAME: OPTIONS OF VM    one run for each; one at least
+//!   # kernels: stock debug           default: both
+//!   # timeout: SECONDS               default: 120; debug kernels get four times that
+
+use crate::ktap::{Point, Results, Verdict};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// One run of one script: a machine and a kernel.
+#[derive(Clone, Debug)]
+pub struct GuestRun {
+    /// TEST/VARIANT/KERNEL
+    pub name: String,
+    script: PathBuf,
+    variant: String,
+    kernel: String,
+    options: Vec<String>,
+    timeout: u64,
+}
+
+/// All runs of one script, for those of its kernels that are in `kernels`.
+fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>> {
+    let test = script.file_stem().unwrap_or_default().to_string_lossy();
+    let mut variants: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut wanted = vec!["stock", "debug"];
+    let mut timeout = 120;
+    for line in text.lines() {
+        let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(':')) else {
+            continue;
+        };
+        if let Some(name) = key.strip_prefix("variant ") {
+            if variants.iter().any(|(n, _)| *n == name) {
+                bail!("variant {name} is there twice");
+            }
+            variants.push((name, value.split_whitespace().map(String::from).collect()));
+        } else if key == "kernels" {
+            wanted = value.split_whitespace().collect();
+            if let Some(k) = wanted.iter().find(|k| !["stock", "debug"].contains(k)) {
+                bail!("there is no kernel '{k}'");
+            }
+        } else if key == "timeout" {
+            let number = value.trim().parse();
+            timeout = number.with_context(|| format!("timeout '{}'", value.trim()))?;
+        }
+    }
+    if variants.is_empty() {
+        bail!("there is no '# variant NAME: OPTIONS' line");
+    }
+    let mut runs = Vec::new();
+    for kernel in wanted.iter().filter(|k| kernels.iter().any(|w| w == *k)) {
+        for (variant, options) in &variants {
+            runs.push(GuestRun {
+                name: format!("{test}/{variant}/{kernel}"),
+                script: script.to_path_buf(),
+                variant: variant.to_string(),
+                kernel: kernel.to_string(),
+                options: options.clone(),
+                timeout: if *kernel == "debug" {
+                    4 * timeout
+                } else {
+                    timeout
+                },
+            });
+        }
+    }
+    Ok(runs)
+}
+
+/// The runs of all scripts in `dir`.
+pub fn find(dir: &Path, kernels: &[String]) -> Result<Vec<GuestRun>> {
+    let mut scripts: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "sh") {
+            scripts.push(path);
+        }
+    }
+    scripts.sort();
+    let mut runs = Vec::new();
+    for script in scripts {
+        let read = || format!("{}", script.display());
+        let text = std::fs::read_to_string(&script).with_context(read)?;
+        runs.extend(parse(&script, &text, kernels).with_context(read)?);
+    }
+    Ok(runs)
+}
+
+/// What came of a run: the script's results, and a failed one more if the run
+/// itself went wrong. The second part is text to quote.
+pub struct Report {
+    pub points: Vec<Point>,
+    pub quote: Vec<String>,
+}
+
+impl GuestRun {
+    pub fn kernel(&self) -> &str {
+        &self.kernel
+    }
+
+    /// Runs the guest; everything that it prints goes to a log in `logs`.
+    pub fn run(&self, logs: &Path) -> Result<Report> {
+        let log = logs.join(self.name.replace('/', "-") + ".log");
+        let write = || format!("cannot write {}", log.display());
+        let mut log_file = File::create(&log).with_context(write)?;
+        let vm = std::env::current_exe()?.with_file_name("vm");
+        let mut child = Command::new("setpriv")
+            // Should this program be killed, the guest goes too.
+            .args(["--pdeathsig", "TERM"])
+            .arg(vm)
+            .args(["--kernel", &self.kernel])
+            .args(["--timeout", &self.timeout.to_string()])
+            .args(["--env", &format!("VARIANT={}", self.variant)])
+            .args(["--env", &format!("KERNEL={}", self.kernel)])
+            .arg("--script")
+            .arg(&self.script)
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run setpriv")?;
+        let stdout = child.stdout.take().context("no output")?;
+        let stderr = child.stderr.take().context("no output")?;
+        let messages = std::thread::spawn(move || {
+            let lines = BufReader::new(stderr).split(b'\n').map_while(Result::ok);
+            lines
+                .map(|l| String::from_utf8_lossy(&l).into_owned())
+                .collect::<Vec<_>>()
+        });
+        let mut results = Results::default();
+        let mut diagnostics = Vec::new();
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(log_file, "{line}").with_context(write)?;
+            results.line(&line);
+            if line.starts_with('#') {
+                diagnostics.push(line.into_owned());
+            }
+        }
+        let status = child.wait()?;
+        let messages = messages.join().unwrap_or_default();
+        for line in &messages {
+            writeln!(log_file, "{line}").with_context(write)?;
+        }
+        let code = status.code().unwrap_or(-1);
+        Ok(self.judge(results, code, messages, diagnostics, &log))
+    }
+
+    fn judge(
+        &self,
+        results: Results,
+        code: i32,
+        messages: Vec<String>,
+        diagnostics: Vec<String>,
+        log: &Path,
+    ) -> Report {
+        let problem = match code {
+            124 => Some("time limit".to_string()),
+            125 => Some("vm could not run the guest".to_string()),
+            126 => Some("the kernel reported a problem".to_string()),
+            127 => Some("the guest died".to_string()),
+            0 | 1 if results.problem().is_some() => results.problem(),
+            0 if results.failed() => Some("a test failed and the status is 0".to_string()),
+            0 => None,
+            // How kselftest scripts say that a test failed, or that all were skipped.
+            1 if results.failed() => None,
+            4 if !results.failed() => results.problem(),
+            other => Some(format!("the script's exit status was {other}")),
+        };
+        let mut quote = Vec::new();
+        if results.failed() {
+            quote.extend(diagnostics);
+        }
+        let mut points = results.points;
+        if let Some(reason) = problem {
+            points.push(Point {
+                verdict: Verdict::Fail,
+                name: reason,
+            });
+            quote.extend(messages);
+        }
+        if !quote.is_empty() {
+            quote.push(format!("log: {}", log.display()));
+        }
+        Report { points, quote }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [&str; 2] = ["stock", "debug"];
+
+    fn kernels(names: &[&str]) -> Vec<String> {
+        names.iter().map(|n| n.to_string()).collect()
+    }
+
+    fn runs(text: &str, names: &[&str]) -> Result<Vec<GuestRun>> {
+        parse(Path::new("/x/smoke.sh"), text, &kernels(names))
+    }
+
+    fn judge(text: &str, code: i32) -> Vec<Verdict> {
+        let run = &runs("# variant a:", &["stock"]).unwrap()[0];
+        let mut results = Results::default();
+        text.lines().for_each(|l| results.line(l));
+        let report = run.judge(results, code, vec![], vec![], Path::new("/log"));
+        report.points.iter().map(|p| p.verdict).collect()
+    }
+
+    #[test]
+    fn headers() {
+        let text = "#!/bin/sh\n# variant a: --iommu none\n# variant b: --in-tree --nvme 1\n\
+                    # timeout: 30\nrest: here\n";
+        let all = runs(text, &BOTH).unwrap();
+        let names: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "smoke/a/stock",
+                "smoke/b/stock",
+                "smoke/a/debug",
+                "smoke/b/debug"
+            ]
+        );
+        assert_eq!(all[1].options, ["--in-tree", "--nvme", "1"]);
+        assert_eq!((all[0].timeout, all[2].timeout), (30, 120));
+    }
+
+    #[test]
+    fn kernels_are_those_of_both_lists() {
+        let text = "# variant a:\n# kernels: debug\n";
+        assert_eq!(runs(text, &BOTH).unwrap().len(), 1);
+        assert!(runs(text, &["stock"]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn wrong_headers_are_refused() {
+        for text in [
+            "",
+            "# kernels: stock\n",
+            "# variant a:\n# variant a:\n",
+            "# variant a:\n# kernels: stok\n",
+            "# variant a:\n# timeout: soon\n",
+        ] {
+            assert!(runs(text, &BOTH).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_went_wrong_is_a_failure() {
+        use Verdict::{Fail, Pass, Skip};
+        let good = "1..1\nok 1 a\n";
+        let bad = "1..1\nnot ok 1 a\n";
+        assert_eq!(judge(good, 0), [Pass]);
+        assert_eq!(judge(bad, 1), [Fail]);
+        assert_eq!(judge("1..0 # SKIP x\n", 4), [Skip]);
+        for code in [-1, 1, 2, 123, 124, 125, 126, 127, 130] {
+            assert_eq!(judge(good, code), [Pass, Fail], "{code}");
+        }
+        assert_eq!(judge(bad, 0), [Fail, Fail]);
+        assert_eq!(judge("1..2\nok 1 a\n", 0), [Pass, Fail]);
+        assert_eq!(judge("", 0), [Fail]);
+        assert_eq!(judge("", 4), [Fail]);
+    }
+}

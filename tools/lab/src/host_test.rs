@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests that need no guest: one command of the table each, run by sh in the
+//! checkout, where status 0 is a pass.
+
+use crate::kernel;
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Command;
+
+pub struct HostTest {
+    pub name: &'static str,
+    pub command: &'static str,
+}
+
+pub const TESTS: &[HostTest] = &[
+    HostTest {
+        name: "lab-test",
+        command: "cargo test --quiet --locked --manifest-path tools/lab/Cargo.toml",
+    },
+    HostTest {
+        name: "lab-fmt",
+        command: "cargo fmt --check --manifest-path tools/lab/Cargo.toml",
+    },
+    HostTest {
+        name: "lab-clippy",
+        command: "cargo clippy --quiet --locked --all-targets \
+                  --manifest-path tools/lab/Cargo.toml -- -D warnings",
+    },
+    HostTest {
+        name: "pure-test",
+        command: "cargo test --quiet --locked --manifest-path selftests/host/Cargo.toml",
+    },
+    HostTest {
+        name: "kernel-fmt",
+        command: "find rust drivers selftests/modules -name '*.rs' -print0 | \
+                  xargs -0 rustfmt --check --edition 2021 \
+                  --config-path \"$(tools/kernel stock)/src/.rustfmt.toml\"",
+    },
+];
+
+impl HostTest {
+    /// Whether it passed; its output is kept in `logs` and returned on failure.
+    pub fn run(&self, logs: &Path) -> Result<(bool, Vec<String>)> {
+        let log = logs.join(format!("host-{}.log", self.name));
+        let out = Command::new("sh")
+            .args(["-c", &format!("exec 2>&1; {}", self.command)])
+            .current_dir(kernel::tree())
+            .env("CARGO_TARGET_DIR", kernel::cache()?.join("lab"))
+            .output()
+            .context("cannot run sh")?;
+        std::fs::write(&log, &out.stdout)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        if out.status.success() {
+            return Ok((true, Vec::new()));
+        }
+        let text = String::from_utf8_lossy(&out.stdout);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(40)..];
+        let mut quote: Vec<String> = tail.iter().map(|l| l.to_string()).collect();
+        quote.push(format!("log: {}", log.display()));
+        Ok((false, quote))
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where things are: the checkout, the cache and the kernels prepared in it.
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The checkout: the directory that holds `tools/lab`.
+pub fn tree() -> PathBuf {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR"));
+    lab.ancestors().nth(2).unwrap_or(lab).to_path_buf()
+}
+
+/// The cache directory, which the toolbox always names in the environment.
+pub fn cache() -> Result<PathBuf> {
+    std::env::var_os("RUST_IOMMU_CACHE")
+        .map(PathBuf::from)
+        .context("RUST_IOMMU_CACHE is not set: run this through tools/vm")
+}
+
+/// A kernel prepared by `tools/kernel`.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// `stock`, `debug` or, for any other, the name of its directory.
+    pub name: String,
+    pub dir: PathBuf,
+    pub release: String,
+}
+
+impl Kernel {
+    /// `name` is what `tools/kernel` knows (`stock`, `debug`) or a directory
+    /// laid out as that program prints it.
+    pub fn find(name: &str) -> Result<Kernel> {
+        let dir = if name.contains('/') {
+            PathBuf::from(name)
+        } else {
+            let out = Command::new(tree().join("tools/kernel"))
+                .arg(name)
+                .stderr(Stdio::inherit())
+                .output()
+                .context("cannot run tools/kernel")?;
+            if !out.status.success() {
+                bail!("there is no kernel '{name}'");
+            }
+            PathBuf::from(String::from_utf8(out.stdout)?.trim())
+        };
+        let release = std::fs::read_to_string(dir.join("release"))
+            .with_context(|| format!("{} is not a prepared kernel", dir.display()))?
+            .trim()
+            .to_string();
+        let file_name = dir.file_name().unwrap_or_default().to_string_lossy();
+        let name = if name.contains('/') { &file_name } else { name };
+        Ok(Kernel {
+            name: name.to_string(),
+            dir,
+            release,
+        })
+    }
+
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    pub fn modules(&self) -> PathBuf {
+        self.dir.join("modules").join(&self.release)
+    }
+
+    pub fn source(&self) -> PathBuf {
+        self.dir.join("src")
+    }
+
+    /// Where `make` puts this checkout's modules for this kernel.
+    pub fn our_modules(&self) -> PathBuf {
+        tree().join("build").join(&self.name)
+    }
+}

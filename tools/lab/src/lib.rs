@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Host tools: `vm` starts one guest, `check` runs all tests.
+
+pub mod accel;
+pub mod control;
+pub mod guest_test;
+pub mod host_test;
+pub mod initramfs;
+pub mod kernel;
+pub mod ktap;
+pub mod machine;
+pub mod modules;
+pub mod options;
+pub mod run;
+pub mod splat;

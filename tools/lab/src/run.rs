@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Starts QEMU and watches over one run of a guest.
+
+use crate::control::{self, Event};
+use crate::kernel::Kernel;
+use crate::machine::{self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_INITRD, FD_QMP};
+use crate::options::Options;
+use crate::splat::{Report, Scanner};
+use crate::{accel, initramfs};
+use anyhow::{Context, Result};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// The script's exit status
+    Script(i32),
+    /// The shell was left
+    Shell,
+    Timeout(&'static str),
+    Died(ExitStatus),
+    Interrupted,
+}
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub end: End,
+    pub reports: Vec<Report>,
+    /// From the start of QEMU to the start of the script.
+    pub boot: Option<Duration>,
+}
+
+/// Time for shutting down once the script has ended.
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// Set when this program is asked to stop.
+fn interrupted() -> &'static Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(|| {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [
+            signal_hook::consts::SIGINT,
+            signal_hook::consts::SIGTERM,
+            signal_hook::consts::SIGHUP,
+        ] {
+            // Fails for unknown signals only.
+            signal_hook::flag::register(signal, flag.clone()).expect("a signal that exists");
+        }
+        flag
+    })
+}
+
+/// A file in memory. It disappears with the last process that has it open, so
+/// nothing is left over however a run ends.
+fn memory_file(name: &str) -> Result<File> {
+    Ok(memfd_create(name, MemfdFlags::CLOEXEC)
+        .context("cannot make a file in memory")?
+        .into())
+}
+
+/// A QEMU process, killed when dropped.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Our ends of the connections to QEMU.
+struct Connections {
+    console: Option<File>,
+    control: UnixStream,
+    monitor: UnixStream,
+}
+
+fn start(o: &Options, kernel: &Kernel, kvm: bool) -> Result<(Qemu, Connections)> {
+    let mut fds = Vec::new();
+    let mut inherit = |fd: OwnedFd, child_fd: i32| {
+        fds.push(FdMapping {
+            parent_fd: fd,
+            child_fd,
+        })
+    };
+    let (control, theirs) = UnixStream::pair()?;
+    inherit(theirs.into(), FD_CONTROL);
+    let (monitor, theirs) = UnixStream::pair()?;
+    inherit(theirs.into(), FD_QMP);
+
+    let mut initrd = memory_file("initrd")?;
+    initramfs::write(&mut initrd, o, kernel)?;
+    inherit(initrd.into(), FD_INITRD);
+    for n in 0..o.disk_count() {
+        let disk = memory_file("disk")?;
+        disk.set_len(o.disk_size)?;
+        inherit(disk.into(), FD_DISK0 + n as i32);
+    }
+
+    let mut args = machine::qemu_args(o, kernel, kvm)?;
+    let mut arg = |name: &str, value: String| args.extend([name.to_string(), value]);
+    let mut console = None;
+    if o.shell {
+        let log = match &o.log {
+            Some(file) => format!(",logfile={}", file.display()),
+            None => String::new(),
+        };
+        arg(
+            "-chardev",
+            format!("stdio,id=console,mux=on,signal=off{log}"),
+        );
+        arg("-object", "monitor-hmp,id=hmp,chardev=console".into());
+    } else {
+        // A pipe and blocking writes: printk does not wait for a slow reader,
+        // so that on a socket, which takes few one-byte writes, text gets lost.
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        inherit(theirs, FD_CONSOLE);
+        console = Some(File::from(ours));
+        arg(
+            "-chardev",
+            format!("file,id=console,path=/dev/fd/{FD_CONSOLE}"),
+        );
+    }
+    arg("-serial", "chardev:console".into());
+    arg("-chardev", format!("socket,id=control,fd={FD_CONTROL}"));
+    arg("-serial", "chardev:control".into());
+
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(args).fd_mappings(fds)?;
+    if !o.shell {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+    }
+    let child = command.spawn().context("cannot start QEMU")?;
+    let connections = Connections {
+        console,
+        control,
+        monitor,
+    };
+    Ok((Qemu(child), connections))
+}
+
+/// Collects what the guest says: to standard output, to the log, to the scanner.
+struct Listener {
+    log: Option<File>,
+    quiet: bool,
+    scanner: Scanner,
+    started: Instant,
+    boot: Option<Duration>,
+    exit: Option<i32>,
+}
+
+impl Listener {
+    fn print(&mut self, line: &str) {
+        if let Some(log) = &mut self.log {
+            // A full disk must not end the run; the verdict does not depend on the log.
+            let _ = writeln!(log, "{line}");
+        }
+        if !self.quiet {
+            // Nobody may be listening any more; the run still ends in order.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Console(line) => {
+                self.scanner.line(&line);
+                self.print(&line);
+            }
+            Event::Script(line) => self.print(&line),
+            Event::Request(text) => self.print(&format!("vm: {text}")),
+            Event::Started => self.boot = Some(self.started.elapsed()),
+            Event::Exit(status) => self.exit = Some(status),
+        }
+    }
+}
+
+/// Waits until QEMU is gone or has to go.
+fn watch(
+    qemu: &mut Qemu,
+    events: &Receiver<Event>,
+    listener: &mut Listener,
+    o: &Options,
+) -> Result<End> {
+    let deadline = listener.started + Duration::from_secs(o.timeout);
+    let mut shutdown = None;
+    loop {
+        let mut closed = false;
+        match events.recv_timeout(Duration::from_millis(100)) {
+            Ok(event) => listener.hear(event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => closed = true,
+        }
+        if interrupted().load(Ordering::Relaxed) {
+            return Ok(End::Interrupted);
+        }
+        if listener.exit.is_some() && shutdown.is_none() {
+            shutdown = Some(Instant::now() + SHUTDOWN);
+        }
+        if closed {
+            let status = qemu.0.wait()?;
+            return Ok(match listener.exit {
+                _ if o.shell && status.success() => End::Shell,
+                Some(script) if status.success() => End::Script(script),
+                _ => End::Died(status),
+            });
+        }
+        let now = Instant::now();
+        if shutdown.is_some_and(|t| now >= t) {
+            return Ok(End::Timeout("the guest did not power off"));
+        }
+        if !o.shell && now >= deadline {
+            return Ok(End::Timeout("the time limit was reached"));
+        }
+    }
+}
+
+/// Runs a guest to its end. `quiet` keeps its output off standard output.
+pub fn run(o: &Options, quiet: bool) -> Result<Outcome> {
+    let kernel = Kernel::find(&o.kernel)?;
+    let kvm = accel::use_kvm(o)?;
+    let log = match &o.log {
+        // QEMU writes the log of a shell itself.
+        Some(file) if !o.shell => {
+            let error = || format!("cannot write {}", file.display());
+            Some(File::create(file).with_context(error)?)
+        }
+        _ => None,
+    };
+    interrupted();
+
+    let (mut qemu, connections) = start(o, &kernel, kvm)?;
+    let mut listener = Listener {
+        log,
+        quiet,
+        scanner: Scanner::new(),
+        started: Instant::now(),
+        boot: None,
+        exit: None,
+    };
+    let (send, events) = channel();
+    if let Some(console) = connections.console {
+        let send = send.clone();
+        std::thread::spawn(move || control::read_console(console, send));
+    }
+    std::thread::spawn(move || control::serve(connections.control, connections.monitor, send));
+
+    let end = watch(&mut qemu, &events, &mut listener, o)?;
+    drop(qemu);
+    // The readers end with QEMU; what they still had belongs to the log.
+    for event in events.iter() {
+        listener.hear(event);
+    }
+    Ok(Outcome {
+        end,
+        reports: listener.scanner.reports().to_vec(),
+        boot: listener.boot,
+    })
+}
