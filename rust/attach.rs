@@ -41,11 +41,7 @@ use kernel::{
 };
 
 /// Programs the endpoint's entry with its slot locked.
-fn program<D: Driver>(
-    endpoint: &Endpoint<D>,
-    target: &Target<'_, D>,
-    batch: &mut Batch<'_, D>,
-) {
+fn program<D: Driver>(endpoint: &Endpoint<D>, target: &Target<'_, D>, batch: &mut Batch<'_, D>) {
     let mut slot = endpoint.entries.lock();
     D::program(
         &endpoint.unit,

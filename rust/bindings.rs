@@ -25,7 +25,4 @@ pub use kernel::bindings::*;
 use kernel::ffi;
 use pin_init::MaybeZeroable;
 
-include!(concat!(
-    env!("IOMMU_OUT"),
-    "/rust/bindings_generated.rs"
-));
+include!(concat!(env!("IOMMU_OUT"), "/rust/bindings_generated.rs"));

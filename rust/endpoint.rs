@@ -8,8 +8,7 @@ use crate::{
     unit::UnitRef, //
 };
 use kernel::{
-    new_mutex,
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,

@@ -5,8 +5,7 @@
 //! Which locks the core holds at each callback is in `Documentation/contexts.rst`.
 
 use crate::{
-    attach,
-    bindings,
+    attach, bindings,
     domain::Domain,
     domain_ops,
     driver::{
@@ -242,9 +241,7 @@ unsafe extern "C" fn capable<D: Driver>(
 ) -> bool {
     let cap = match cap {
         bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Capability::CacheCoherency,
-        bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => {
-            Capability::EnforceCacheCoherency
-        }
+        bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => Capability::EnforceCacheCoherency,
         bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Capability::DirtyTracking,
         // flush_iotlb_all() of every domain here waits for the hardware.
         bindings::iommu_cap_IOMMU_CAP_DEFERRED_FLUSH => return true,
@@ -292,11 +289,7 @@ pub(crate) unsafe fn register<D: Driver>(unit: &UnitRef<D>) -> Result {
     // SAFETY: The unit is initialised and stays, by the contract; the operations are
     // static. Firmware-described units have no device of their own: NULL.
     to_result(unsafe {
-        bindings::iommu_device_register(
-            unit.as_raw(),
-            D::ops().iommu_ops(),
-            core::ptr::null_mut(),
-        )
+        bindings::iommu_device_register(unit.as_raw(), D::ops().iommu_ops(), core::ptr::null_mut())
     })
 }
 

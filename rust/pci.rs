@@ -39,6 +39,7 @@ mod driver_name;
 pub mod notifier;
 mod path;
 pub mod ports;
+pub mod rescan;
 
 pub use self::{
     driver_name::DriverName,

@@ -64,17 +64,7 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
         let mut mapped = 0;
         // SAFETY: The table is initialised, and `&mut self` keeps every other user of
         // the range out, which is the lock that map_range() asks its caller for.
-        let ret = unsafe {
-            map(
-                pt,
-                iova,
-                phys,
-                len,
-                prot,
-                bindings::GFP_KERNEL,
-                &mut mapped,
-            )
-        };
+        let ret = unsafe { map(pt, iova, phys, len, prot, bindings::GFP_KERNEL, &mut mapped) };
         kernel::error::to_result(ret)
     }
 }

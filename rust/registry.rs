@@ -15,8 +15,8 @@ use kernel::{
     prelude::*,
     sync::{
         lock::mutex::MutexBackend,
-        GlobalLockBackend,
         static_lock_class,
+        GlobalLockBackend,
         LockClassKey, //
     },
 };

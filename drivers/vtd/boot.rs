@@ -7,6 +7,7 @@ use crate::{
         Endpoint,
         Vtd, //
     },
+    tables::Purpose,
     unit::Unit, //
 };
 use iommu::{
@@ -47,7 +48,12 @@ impl Boot {
             let Some(unit) = units.iter().find(owner) else {
                 return Ok(());
             };
-            let slot = unit.slot(&endpoint.aliases)?;
+            let purpose = if function.has_driver() {
+                Purpose::KeepBound
+            } else {
+                Purpose::Keep
+            };
+            let slot = unit.slot(&endpoint.aliases, purpose)?;
             kept.push(Standby::new(unit.clone(), endpoint, slot)?, GFP_KERNEL)?;
             Ok(())
         })?;

@@ -10,6 +10,11 @@
 //!
 //! This file is pure: integers in, values out. It is also built and tested on the host.
 
+#![allow(
+    dead_code,
+    reason = "the layouts are complete as the specification gives them, used yet or not"
+)]
+
 use core::fmt;
 
 use crate::caps::{

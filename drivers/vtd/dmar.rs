@@ -233,11 +233,13 @@ impl<'a> Dmar<'a> {
     }
 
     /// Number of bits of a physical address (section 8.1, Host Address Width).
+    #[allow(dead_code, reason = "a fact of the table, used yet or not")]
     pub(crate) fn host_address_width(&self) -> u16 {
         self.table.get(36).map_or(0, |width| u16::from(*width) + 1)
     }
 
     /// The flags byte (section 8.1).
+    #[allow(dead_code, reason = "a fact of the table, used yet or not")]
     pub(crate) fn flags(&self) -> Flags {
         Flags(self.table.get(37).copied().unwrap_or_default())
     }
@@ -267,9 +269,11 @@ impl<'a> Dmar<'a> {
 }
 
 /// The table's flags byte (section 8.1).
+#[allow(dead_code, reason = "a fact of the table, used yet or not")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flags(pub(crate) u8);
 
+#[allow(dead_code, reason = "a fact of the table, used yet or not")]
 impl Flags {
     /// Firmware supports interrupt remapping.
     pub(crate) fn interrupt_remapping(self) -> bool {

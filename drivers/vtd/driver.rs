@@ -13,7 +13,10 @@ use crate::{
         self,
         Tag, //
     },
-    tables::Slot,
+    tables::{
+        Purpose,
+        Slot, //
+    },
     unit::Unit, //
 };
 use iommu::{
@@ -102,7 +105,16 @@ impl Driver for Vtd {
         if let Err(e) = acs::enable_acs(&function) {
             dev_warn!(function.as_device(), "cannot turn ACS on: {e:?}\n");
         }
-        let slot = unit.slot(&endpoint.aliases)?;
+        let slot = unit
+            .slot(&endpoint.aliases, Purpose::Attach)
+            .inspect_err(|e| {
+                if *e == EBUSY {
+                    dev_info!(
+                        function.as_device(),
+                        "left alone: shares a requester id with a device that keeps its driver\n"
+                    );
+                }
+            })?;
         Ok((unit, endpoint, slot))
     }
 
@@ -136,10 +148,10 @@ impl Driver for Vtd {
     ) {
         let caps = unit.registers().caps();
         let drain = Drain::all(caps);
-        let new = unit.entry(target);
+        let wanted = unit.entry(target);
         let (slot, permit) = slot.split();
-        slot.program(new, permit, |changed| {
-            let change = Change::new(changed.old, new, caps);
+        slot.program(wanted, permit, |changed| {
+            let change = Change::new(changed.old, changed.new, caps);
             if let Some(did) = change.context_cache {
                 let one = FunctionMask::One;
                 batch.push(Descriptor::context_cache_device(did, changed.source, one).words());
@@ -160,8 +172,7 @@ impl Driver for Vtd {
             Plan::All => batch.push(Descriptor::iotlb_domain(tag.did(), drain).words()),
             Plan::Blocks(blocks) => {
                 for block in blocks {
-                    let pages =
-                        Descriptor::iotlb_pages(tag.did(), block, what.leaf_only(), drain);
+                    let pages = Descriptor::iotlb_pages(tag.did(), block, what.leaf_only(), drain);
                     batch.push(pages.words());
                 }
             }
@@ -174,11 +185,10 @@ impl Driver for Vtd {
 
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
         list.add_msi_window(MSI_START, MSI_LENGTH);
-        unit.platform()
-            .reserved_regions(endpoint.path(), |region| {
-                let length = region.limit - region.base + 1;
-                list.add_direct(region.base, length, false);
-            });
+        unit.platform().reserved_regions(endpoint.path(), |region| {
+            let length = region.limit - region.base + 1;
+            list.add_direct(region.base, length, false);
+        });
     }
 
     fn capable(unit: &Unit, _endpoint: &Endpoint, capability: Capability) -> bool {

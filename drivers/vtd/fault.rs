@@ -140,7 +140,10 @@ impl MsiHw for FaultLog {
         if lost {
             self.overflows.fetch_add(1, Relaxed);
             if self.limit.allows() {
-                pr_err!("vtd{}: more DMA faults than the unit could record\n", self.unit);
+                pr_err!(
+                    "vtd{}: more DMA faults than the unit could record\n",
+                    self.unit
+                );
             }
         }
     }

@@ -137,11 +137,9 @@ impl Registers {
         self.mmio.write64(regs::RTADDR, phys);
         let _guard = self.command.lock();
         let status = self.mmio.read32(regs::GSTS);
+        self.mmio.write32(regs::GCMD, gcmd::set(status, gcmd::SRTP));
         self.mmio
-            .write32(regs::GCMD, gcmd::set(status, gcmd::SRTP));
-        self.mmio.poll32(regs::GSTS, COMMAND_TIMEOUT, |s| {
-            s & regs::gsts::RTPS != 0
-        })?;
+            .poll32(regs::GSTS, COMMAND_TIMEOUT, |s| s & regs::gsts::RTPS != 0)?;
         Ok(())
     }
 
@@ -153,11 +151,9 @@ impl Registers {
         }
         let _guard = self.command.lock();
         let status = self.mmio.read32(regs::GSTS);
+        self.mmio.write32(regs::GCMD, gcmd::set(status, gcmd::WBF));
         self.mmio
-            .write32(regs::GCMD, gcmd::set(status, gcmd::WBF));
-        self.mmio.poll32(regs::GSTS, COMMAND_TIMEOUT, |s| {
-            s & regs::gsts::WBFS == 0
-        })?;
+            .poll32(regs::GSTS, COMMAND_TIMEOUT, |s| s & regs::gsts::WBFS == 0)?;
         Ok(())
     }
 

@@ -32,15 +32,104 @@ use kernel::{
 /// Functions on a bus, and buses of a segment.
 const COUNT: usize = 256;
 
+/// What a slot is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The IOMMU core decides.
+    Attach,
+    /// DMA of a device that was there before has to go on until the core decides.
+    Keep,
+    /// The same for good, because a driver uses the device: nobody else may change
+    /// its entries.
+    KeepBound,
+}
+
+/// What one slot wants of one entry.
+struct User {
+    owner: u64,
+    devfn: u8,
+    purpose: Purpose,
+    wanted: ContextEntry,
+}
+
+impl User {
+    /// Whether the two can have the same entry.
+    fn allows(&self, other: &User) -> bool {
+        self.devfn != other.devfn
+            || self.purpose != Purpose::KeepBound
+            || other.purpose != Purpose::Attach
+    }
+}
+
 /// The context table of one bus.
 #[pin_data]
 pub(crate) struct ContextTable {
     entries: Entries,
-    /// How many slots have each entry present. Devices behind a bridge share the
-    /// bridge's; the entry is blocked only with the last of them. They are all in one
-    /// group, which the core keeps on one domain. Innermost lock of the tables.
+    /// One for each slot and entry. Devices behind a bridge share the bridge's entry:
+    /// it always is what one of its users wants, so it never points to a table that
+    /// nobody is attached to. Innermost lock of the tables.
     #[pin]
-    users: SpinLockIrq<[u8; COUNT]>,
+    users: SpinLockIrq<KVec<User>>,
+}
+
+impl ContextTable {
+    /// Adds a user, who wants nothing yet. Context: may sleep. Errors: `ENOMEM`, and
+    /// `EBUSY` if the entry is for another to keep.
+    fn add(&self, user: User) -> Result {
+        loop {
+            let wanted = {
+                let mut users = self.users.lock();
+                if !users.iter().all(|other| other.allows(&user)) {
+                    return Err(EBUSY);
+                }
+                if users.len() < users.capacity() {
+                    return users.push_within_capacity(user).map_err(|_| ENOMEM);
+                }
+                users.len() + 1
+            };
+            // Memory is taken and given back without the lock.
+            let mut larger = KVec::with_capacity(wanted.next_power_of_two(), GFP_KERNEL)?;
+            let mut users = self.users.lock();
+            if larger.capacity() > users.capacity() {
+                for user in users.drain_all() {
+                    larger.push_within_capacity(user).map_err(|_| ENOMEM)?;
+                }
+                core::mem::swap(&mut *users, &mut larger);
+            }
+            drop(users);
+        }
+    }
+
+    fn remove(&self, owner: u64) {
+        self.users.lock().retain(|user| user.owner != owner);
+    }
+
+    /// Stores what a user wants now, or if that is nothing, what another one wants.
+    /// Returns the old and the new entry if this changed it.
+    fn program(
+        &self,
+        owner: u64,
+        devfn: u8,
+        wanted: ContextEntry,
+        permit: &Permit<'_>,
+    ) -> Option<(ContextEntry, ContextEntry)> {
+        let mut users = self.users.lock();
+        let mut new = wanted;
+        for user in users.iter_mut().filter(|user| user.devfn == devfn) {
+            if user.owner == owner {
+                user.wanted = wanted;
+            } else if !new.present() {
+                new = user.wanted;
+            }
+        }
+        let index = usize::from(devfn);
+        let old = ContextEntry::from_words(self.entries.get(index));
+        if old == new {
+            return None;
+        }
+        self.entries.program(index, new.words(), permit);
+        Some((old, new))
+    }
 }
 
 /// The root table and the context tables that there are.
@@ -49,6 +138,7 @@ pub(crate) struct Tables {
     contexts: KVec<Option<Arc<ContextTable>>>,
     coherency: Coherency,
     node: i32,
+    next_owner: u64,
 }
 
 impl Tables {
@@ -63,6 +153,7 @@ impl Tables {
             contexts,
             coherency,
             node,
+            next_owner: 0,
         })
     }
 
@@ -85,7 +176,7 @@ impl Tables {
         let table = Arc::pin_init(
             pin_init!(ContextTable {
                 entries,
-                users <- new_spinlock_irq!([0; COUNT], "vtd context users"),
+                users <- new_spinlock_irq!(KVec::new(), "vtd context users"),
             }),
             GFP_KERNEL,
         )?;
@@ -96,20 +187,27 @@ impl Tables {
 
     /// The slot of a device, with the tables for all its requester ids.
     ///
-    /// Context: may sleep. Errors: `ENOMEM`.
-    pub(crate) fn slot(&mut self, aliases: &AliasSet) -> Result<Slot> {
-        let mut places = KVec::with_capacity(aliases.count(), GFP_KERNEL)?;
+    /// Context: may sleep. Errors: `ENOMEM`; `EBUSY` if an entry may not be attached,
+    /// because a device with a driver shares it.
+    pub(crate) fn slot(&mut self, aliases: &AliasSet, purpose: Purpose) -> Result<Slot> {
+        let owner = self.next_owner;
+        self.next_owner += 1;
+        // Undone by its drop if not all ids can be had.
+        let mut slot = Slot {
+            owner,
+            places: KVec::with_capacity(aliases.count(), GFP_KERNEL)?,
+        };
         for source in aliases.iter() {
-            places.push(
-                Place {
-                    table: self.context(source.bus())?,
-                    source,
-                    live: false,
-                },
-                GFP_KERNEL,
-            )?;
+            let table = self.context(source.bus())?;
+            table.add(User {
+                owner,
+                devfn: source.devfn(),
+                purpose,
+                wanted: ContextEntry::blocked(),
+            })?;
+            slot.places.push(Place { table, source }, GFP_KERNEL)?;
         }
-        Ok(Slot { places })
+        Ok(slot)
     }
 }
 
@@ -117,61 +215,50 @@ impl Tables {
 struct Place {
     table: Arc<ContextTable>,
     source: SourceId,
-    /// This slot is counted in the table's `users`.
-    live: bool,
 }
 
 /// A context entry was changed.
 pub(crate) struct Changed {
     pub(crate) source: SourceId,
     pub(crate) old: ContextEntry,
+    pub(crate) new: ContextEntry,
 }
 
 /// All context entries of one device.
+///
+/// Dropping it leaves the entries as they are: it is for the attach protocol to
+/// program them before.
 pub(crate) struct Slot {
+    owner: u64,
     places: KVec<Place>,
 }
 
 impl Slot {
-    /// Stores `new` under each of the device's requester ids, and tells what each said
-    /// before. Context: atomic.
+    /// Stores `wanted` under each of the device's requester ids, and tells what has
+    /// changed. Context: atomic.
     pub(crate) fn program(
-        &mut self,
-        new: ContextEntry,
+        &self,
+        wanted: ContextEntry,
         permit: &Permit<'_>,
         mut changed: impl FnMut(Changed),
     ) {
-        for place in &mut self.places {
-            if let Some(old) = place.program(new, permit) {
+        for Place { table, source } in &self.places {
+            let change = table.program(self.owner, source.devfn(), wanted, permit);
+            if let Some((old, new)) = change {
                 changed(Changed {
-                    source: place.source,
+                    source: *source,
                     old,
+                    new,
                 });
             }
         }
     }
 }
 
-impl Place {
-    /// The old entry, if it was changed.
-    fn program(&mut self, new: ContextEntry, permit: &Permit<'_>) -> Option<ContextEntry> {
-        let index = usize::from(self.source.devfn());
-        let mut users = self.table.users.lock();
-        let count = users.get_mut(index)?;
-        match (self.live, new.present()) {
-            (false, true) => *count = count.saturating_add(1),
-            (true, false) => *count = count.saturating_sub(1),
-            _ => {}
+impl Drop for Slot {
+    fn drop(&mut self) {
+        for place in &self.places {
+            place.table.remove(self.owner);
         }
-        self.live = new.present();
-        if !new.present() && *count > 0 {
-            return None;
-        }
-        let old = ContextEntry::from_words(self.table.entries.get(index));
-        if old == new {
-            return None;
-        }
-        self.table.entries.program(index, new.words(), permit);
-        Some(old)
     }
 }

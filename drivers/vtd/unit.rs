@@ -33,6 +33,7 @@ use crate::{
     },
     registers::Registers,
     tables::{
+        Purpose,
         Slot,
         Tables, //
     },
@@ -123,9 +124,7 @@ impl Unit {
             pr_err!("vtd{number}: {}\n", core::format_args!("{e}"));
             ENODEV
         };
-        let width = caps
-            .address_width(options.address_bits)
-            .map_err(unusable)?;
+        let width = caps.address_width(options.address_bits).map_err(unusable)?;
         let identity = if caps.pass_through() && !options.identity_table {
             let widest = caps.pass_through_width().map_err(unusable)?;
             Identity {
@@ -206,9 +205,21 @@ impl Unit {
             self.number,
             self.info.base,
             self.width.bits(),
-            if caps.caching_mode() { ", caching mode" } else { "" },
-            if caps.coherent() { "" } else { ", non-coherent walks" },
-            if self.identity._table.is_some() { ", identity by table" } else { "" },
+            if caps.caching_mode() {
+                ", caching mode"
+            } else {
+                ""
+            },
+            if caps.coherent() {
+                ""
+            } else {
+                ", non-coherent walks"
+            },
+            if self.identity._table.is_some() {
+                ", identity by table"
+            } else {
+                ""
+            },
         );
         Ok(())
     }
@@ -243,10 +254,10 @@ impl Unit {
         &self.queue
     }
 
-    /// The slot of a device. Context: may sleep. Errors: `ENOMEM`.
-    pub(crate) fn slot(&self, aliases: &AliasSet) -> Result<Slot> {
+    /// The slot of a device; see [`Tables::slot`].
+    pub(crate) fn slot(&self, aliases: &AliasSet, purpose: Purpose) -> Result<Slot> {
         let mut tables = self.tables.lock();
-        (*tables).as_mut().ok_or(ENODEV)?.slot(aliases)
+        (*tables).as_mut().ok_or(ENODEV)?.slot(aliases, purpose)
     }
 
     /// A domain id. Context: may sleep. Errors: `ENOSPC`, `ENOMEM`.

@@ -9,7 +9,8 @@ use iommu::{
     pci::{
         acs,
         notifier::PciNotifier,
-        ports::ReleasedPorts, //
+        ports::ReleasedPorts,
+        rescan::RescanLock, //
     },
     registration::Registration, //
 };
@@ -109,6 +110,8 @@ impl kernel::Module for VtdModule {
         // their driver back when this is dropped, at the latest.
         let ports = ReleasedPorts::release(|_| true)?;
 
+        // What is added while entries are made would have none.
+        let functions = RescanLock::new();
         let kept = Kept(Boot::keep(&units)?);
         for unit in &units {
             unit.enable()?;
@@ -116,6 +119,7 @@ impl kernel::Module for VtdModule {
         let notifier = PciNotifier::register(kept.0.clone())?;
         let registration = Registration::new(c"vtd", units)?;
         kept.0.settle()?;
+        drop(functions);
         drop(ports);
 
         Ok(Self {

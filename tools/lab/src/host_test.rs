@@ -33,9 +33,15 @@ pub const TESTS: &[HostTest] = &[
     },
     HostTest {
         name: "kernel-fmt",
-        command: "find rust drivers selftests/modules -name '*.rs' -print0 | \
-                  xargs -0 rustfmt --check --edition 2021 \
-                  --config-path \"$(tools/kernel stock)/src/.rustfmt.toml\"",
+        command: "tools/lint fmt-check",
+    },
+    HostTest {
+        name: "kernel-clippy",
+        command: "tools/lint clippy",
+    },
+    HostTest {
+        name: "rules",
+        command: "tools/lint rules",
     },
 ];
 
@@ -46,6 +52,7 @@ impl HostTest {
         let out = Command::new("sh")
             .args(["-c", &format!("exec 2>&1; {}", self.command)])
             .current_dir(kernel::tree())
+            .env("TERM", "dumb")
             .env("CARGO_TARGET_DIR", kernel::cache()?.join("lab"))
             .output()
             .context("cannot run sh")?;

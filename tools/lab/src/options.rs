@@ -183,6 +183,10 @@ pub struct Options {
     #[arg(long, value_name = "SRC[:DST]", help_heading = "Guest")]
     pub copy: Vec<String>,
 
+    /// Print only what the script prints; the kernel's log is still judged and kept
+    #[arg(long, help_heading = "Guest")]
+    pub quiet: bool,
+
     /// Environment of the script
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Guest")]
     pub env: Vec<String>,

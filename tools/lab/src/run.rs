@@ -155,7 +155,8 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool) -> Result<(Qemu, Connections)>
 /// Collects what the guest says: to standard output, to the log, to the scanner.
 struct Listener {
     log: Option<File>,
-    quiet: bool,
+    show_kernel: bool,
+    show_script: bool,
     scanner: Scanner,
     started: Instant,
     boot: Option<Duration>,
@@ -163,12 +164,12 @@ struct Listener {
 }
 
 impl Listener {
-    fn print(&mut self, line: &str) {
+    fn print(&mut self, line: &str, show: bool) {
         if let Some(log) = &mut self.log {
             // A full disk must not end the run; the verdict does not depend on the log.
             let _ = writeln!(log, "{line}");
         }
-        if !self.quiet {
+        if show {
             // Nobody may be listening any more; the run still ends in order.
             let _ = writeln!(std::io::stdout(), "{line}");
         }
@@ -178,10 +179,10 @@ impl Listener {
         match event {
             Event::Console(line) => {
                 self.scanner.line(&line);
-                self.print(&line);
+                self.print(&line, self.show_kernel);
             }
-            Event::Script(line) => self.print(&line),
-            Event::Request(text) => self.print(&format!("vm: {text}")),
+            Event::Script(line) => self.print(&line, self.show_script),
+            Event::Request(text) => self.print(&format!("vm: {text}"), self.show_kernel),
             Event::Started => self.boot = Some(self.started.elapsed()),
             Event::Exit(status) => self.exit = Some(status),
         }
@@ -228,8 +229,8 @@ fn watch(
     }
 }
 
-/// Runs a guest to its end. `quiet` keeps its output off standard output.
-pub fn run(o: &Options, quiet: bool) -> Result<Outcome> {
+/// Runs a guest to its end. `silent` keeps its output off standard output.
+pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
     let kernel = Kernel::find(&o.kernel)?;
     let kvm = accel::use_kvm(o)?;
     let log = match &o.log {
@@ -245,7 +246,8 @@ pub fn run(o: &Options, quiet: bool) -> Result<Outcome> {
     let (mut qemu, connections) = start(o, &kernel, kvm)?;
     let mut listener = Listener {
         log,
-        quiet,
+        show_kernel: !silent && !o.quiet,
+        show_script: !silent,
         scanner: Scanner::new(),
         started: Instant::now(),
         boot: None,
