@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure files of the kernel crate `iommu`, under the same paths.
+
+#![no_std]
+
+#[path = "../../../../rust/invalidation.rs"]
+pub mod invalidation;
+#[path = "../../../../rust/source_id.rs"]
+pub mod source_id;

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure files of the kernel crate `vtd`, under the same paths, and the tests of all pure files.
+
+#![cfg_attr(not(test), no_std)]
+#![cfg_attr(
+    not(test),
+    allow(dead_code, reason = "only the tests use the driver's files here")
+)]
+
+#[path = "../../../drivers/vtd/caps.rs"]
+mod caps;
+#[path = "../../../drivers/vtd/context.rs"]
+mod context;
+#[path = "../../../drivers/vtd/descriptor.rs"]
+mod descriptor;
+#[path = "../../../drivers/vtd/dmar.rs"]
+mod dmar;
+#[path = "../../../drivers/vtd/fault_record.rs"]
+mod fault_record;
+#[path = "../../../drivers/vtd/regs.rs"]
+mod regs;
+
+#[cfg(test)]
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+mod tests;
