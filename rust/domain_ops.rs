@@ -64,6 +64,11 @@ pub(crate) const fn fixed_domain(
     }
 }
 
+/// `iommu_domain_ops::attach_dev` of paging domains.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn attach_paging<D: Driver>(
     domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
@@ -80,6 +85,11 @@ unsafe extern "C" fn attach_paging<D: Driver>(
     })
 }
 
+/// `iommu_domain_ops::attach_dev` of the identity domain.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn attach_identity<D: Driver>(
     _domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
@@ -93,6 +103,11 @@ unsafe extern "C" fn attach_identity<D: Driver>(
     })
 }
 
+/// `iommu_domain_ops::attach_dev` of the blocked domain.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn attach_blocked<D: Driver>(
     _domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
@@ -106,6 +121,11 @@ unsafe extern "C" fn attach_blocked<D: Driver>(
     })
 }
 
+/// `iommu_domain_ops::flush_iotlb_all`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn flush_iotlb_all<D: Driver>(domain: *mut bindings::iommu_domain) {
     // SAFETY: The core holds its reference over the call.
     let domain = unsafe { Domain::<D>::borrow(domain) };
@@ -114,6 +134,11 @@ unsafe extern "C" fn flush_iotlb_all<D: Driver>(domain: *mut bindings::iommu_dom
     let _ = domain.flush(&Invalidation::All);
 }
 
+/// `iommu_domain_ops::iotlb_sync_map`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn iotlb_sync_map<D: Driver>(
     domain: *mut bindings::iommu_domain,
     iova: c_ulong,
@@ -135,6 +160,11 @@ unsafe extern "C" fn iotlb_sync_map<D: Driver>(
     })
 }
 
+/// `iommu_domain_ops::iotlb_sync`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn iotlb_sync<D: Driver>(
     domain: *mut bindings::iommu_domain,
     gather: *mut bindings::iommu_iotlb_gather,
@@ -154,6 +184,11 @@ unsafe extern "C" fn iotlb_sync<D: Driver>(
     }
 }
 
+/// `iommu_domain_ops::free`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn free<D: Driver>(domain: *mut bindings::iommu_domain) {
     // SAFETY: The core gives its reference back; it does not use the domain any more.
     drop(unsafe { Domain::<D>::from_core(domain) });

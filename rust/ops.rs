@@ -196,6 +196,11 @@ fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
     Ok(unit)
 }
 
+/// `iommu_ops::probe_device`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn probe_device<D: Driver>(
     dev: *mut bindings::device,
 ) -> *mut bindings::iommu_device {
@@ -207,6 +212,11 @@ unsafe extern "C" fn probe_device<D: Driver>(
     }
 }
 
+/// `iommu_ops::release_device`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
     // SAFETY: The core releases only what was probed, and `dev->iommu` is there.
     let iommu = unsafe { (*dev).iommu };
@@ -218,11 +228,21 @@ unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
     attach::release(&device);
 }
 
+/// `iommu_ops::device_group`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn device_group(dev: *mut bindings::device) -> *mut bindings::iommu_group {
     // SAFETY: The core passes a valid device, between probe_device() and attach.
     unsafe { raw::device_group(dev) }
 }
 
+/// `iommu_ops::get_resv_regions`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn get_resv_regions<D: Driver>(
     dev: *mut bindings::device,
     list: *mut bindings::list_head,
@@ -235,6 +255,11 @@ unsafe extern "C" fn get_resv_regions<D: Driver>(
     D::resv_regions(&endpoint.unit, &endpoint.facts, &mut list);
 }
 
+/// `iommu_ops::capable`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn capable<D: Driver>(
     dev: *mut bindings::device,
     cap: bindings::iommu_cap,
@@ -262,6 +287,11 @@ fn alloc<D: Driver>(device: &Device<D>, node: i32) -> Result<Arc<Domain<D>>> {
     Ok(domain)
 }
 
+/// `iommu_ops::domain_alloc_paging_flags`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
 unsafe extern "C" fn domain_alloc_paging_flags<D: Driver>(
     dev: *mut bindings::device,
     flags: u32,

@@ -30,19 +30,6 @@ unsafe impl<D: Driver> Send for Unit<D> {}
 unsafe impl<D: Driver> Sync for Unit<D> {}
 
 impl<D: Driver> Unit<D> {
-    /// Wraps a driver's unit.
-    ///
-    /// Context: may sleep.
-    pub fn new(inner: impl PinInit<D::Unit, Error>) -> Result<UnitRef<D>> {
-        Ok(UnitRef(Arc::pin_init(
-            try_pin_init!(Self {
-                hw: Opaque::new(pin_init::zeroed()),
-                inner <- inner,
-            }? Error),
-            GFP_KERNEL,
-        )?))
-    }
-
     pub(crate) fn as_raw(&self) -> *mut bindings::iommu_device {
         self.hw.get()
     }
@@ -60,6 +47,17 @@ impl<D: Driver> Deref for Unit<D> {
 pub struct UnitRef<D: Driver>(Arc<Unit<D>>);
 
 impl<D: Driver> UnitRef<D> {
+    /// Wraps a driver's unit. Context: may sleep. Errors: `ENOMEM`, and those of `inner`.
+    pub fn new(inner: impl PinInit<D::Unit, Error>) -> Result<Self> {
+        Ok(Self(Arc::pin_init(
+            try_pin_init!(Unit {
+                hw: Opaque::new(pin_init::zeroed()),
+                inner <- inner,
+            }? Error),
+            GFP_KERNEL,
+        )?))
+    }
+
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -108,7 +108,7 @@ impl Unit {
     ///
     /// Errors, each with a message: see [`Registers::request`]; `ENODEV` for a unit
     /// that this driver cannot drive; `ENOMEM`.
-    pub(crate) fn new(
+    pub(crate) fn take_over(
         number: u32,
         info: UnitInfo,
         platform: Arc<Platform>,
@@ -140,7 +140,7 @@ impl Unit {
         let tables = Tables::new(coherency, NUMA_NO_NODE)?;
         let qi = Qi::new(registers.clone());
 
-        iommu::unit::Unit::new(try_pin_init!(Self {
+        UnitRef::new(try_pin_init!(Self {
             number,
             info,
             platform,

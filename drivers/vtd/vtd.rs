@@ -92,7 +92,7 @@ impl kernel::Module for VtdModule {
         let mut units = KVec::new();
         for (number, info) in (0..).zip(platform.units()?) {
             units.push(
-                Unit::new(number, info, platform.clone(), &options)?,
+                Unit::take_over(number, info, platform.clone(), &options)?,
                 GFP_KERNEL,
             )?;
         }
