@@ -19,7 +19,7 @@ else
 endif
 
 run: modules
-	@$(VM) --append quiet --timeout 240 --script tools/demo.sh
+	@$(VM) --quiet --timeout 240 --script tools/demo.sh
 
 shell: modules
 	@$(VM) --shell
@@ -42,7 +42,7 @@ help:
 	@echo 'make run           boot a guest, load the driver, run fio on NVMe behind it'
 	@echo 'make shell         the same guest with a shell on its console'
 	@echo 'make check         all tests, on the stock and on the debug kernel'
-	@echo 'make check TEST=X  the tests whose names begin with X (tools/check --list)'
+	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'
 	@echo 'make clean         remove build/'

@@ -78,7 +78,7 @@ impl Boot {
         })?;
         self.kept
             .lock()
-            .retain(|standby| !attached.contains(&standby.facts().aliases.own()));
+            .retain(|standby| !attached.contains(&standby.facts().source));
         Ok(())
     }
 
@@ -94,6 +94,6 @@ impl PciObserver for Boot {
         let id = function.source_id();
         self.kept
             .lock()
-            .retain(|standby| standby.facts().aliases.own() != id);
+            .retain(|standby| standby.facts().source != id);
     }
 }

@@ -43,7 +43,10 @@ use iommu::{
     },
     queue::Synced,
     resv::ResvList,
-    source_id::AliasSet,
+    source_id::{
+        AliasSet,
+        SourceId, //
+    },
     unit::{
         Probing,
         UnitRef, //
@@ -63,6 +66,8 @@ iommu::ops!(static OPS: Vtd);
 
 /// What is known of a device.
 pub(crate) struct Endpoint {
+    /// The device's own name; VMD makes it differ from what requests carry.
+    pub(crate) source: SourceId,
     pub(crate) aliases: AliasSet,
     path: Path,
 }
@@ -72,6 +77,7 @@ impl Endpoint {
     /// requester ids cannot be told.
     pub(crate) fn new(function: Function<'_>) -> Result<Self> {
         Ok(Self {
+            source: function.source_id(),
             aliases: function.aliases()?,
             path: Path::of(function)?,
         })

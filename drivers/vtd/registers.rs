@@ -99,6 +99,9 @@ impl Registers {
     fn switch(&self, bit: u32, on: bool) -> Result {
         let _guard = self.command.lock();
         let status = self.mmio.read32(regs::GSTS);
+        if (status & bit != 0) == on {
+            return Ok(());
+        }
         let command = if on {
             gcmd::set(status, bit)
         } else {

@@ -224,6 +224,14 @@ impl Unit {
         Ok(())
     }
 
+    /// Switches translation off: DMA goes on untranslated. What cannot be switched off
+    /// is reported, and keeps its tables ([`Drop`]).
+    pub(crate) fn disable(&self) {
+        if self.registers.translation(false).is_err() {
+            pr_err!("vtd{}: unit does not switch translation off\n", self.number);
+        }
+    }
+
     /// Whether this unit translates the device with this path.
     pub(crate) fn owns(&self, path: &Path) -> bool {
         self.platform.owner(path) == Some(self.info.base)

@@ -12,7 +12,8 @@ use iommu::{
         ports::ReleasedPorts,
         rescan::RescanLock, //
     },
-    registration::Registration, //
+    registration::Registration,
+    unit::UnitRef, //
 };
 use kernel::{
     prelude::*,
@@ -72,15 +73,38 @@ struct VtdModule {
     /// Releases every endpoint.
     _registration: Registration<Vtd>,
     /// After the registration, before the last reference to the units.
-    _kept: Kept,
+    _translation: Translation,
 }
 
-/// Gives the pass-through entries up when the module goes or fails to start.
-struct Kept(Arc<Boot>);
+/// Translation is on in all units while this lives.
+struct Translation {
+    units: KVec<UnitRef<Vtd>>,
+    boot: Arc<Boot>,
+}
 
-impl Drop for Kept {
+impl Translation {
+    /// Gives every device that is there a pass-through entry, then switches
+    /// translation on.
+    fn start(units: &[UnitRef<Vtd>]) -> Result<Self> {
+        let mut this = Self {
+            units: KVec::new(),
+            boot: Boot::keep(units)?,
+        };
+        for unit in units {
+            this.units.push(unit.clone(), GFP_KERNEL)?;
+            unit.enable()?;
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Translation {
     fn drop(&mut self) {
-        self.0.end();
+        // Off first: DMA that has passed through until now goes on untranslated.
+        for unit in &self.units {
+            unit.disable();
+        }
+        self.boot.end();
     }
 }
 
@@ -112,13 +136,10 @@ impl kernel::Module for VtdModule {
 
         // What is added while entries are made would have none.
         let functions = RescanLock::new();
-        let kept = Kept(Boot::keep(&units)?);
-        for unit in &units {
-            unit.enable()?;
-        }
-        let notifier = PciNotifier::register(kept.0.clone())?;
+        let translation = Translation::start(&units)?;
+        let notifier = PciNotifier::register(translation.boot.clone())?;
         let registration = Registration::new(c"vtd", units)?;
-        kept.0.settle()?;
+        translation.boot.settle()?;
         drop(functions);
         drop(ports);
 
@@ -126,7 +147,7 @@ impl kernel::Module for VtdModule {
             _stats: Stats::new(registration.units())?,
             _notifier: notifier,
             _registration: registration,
-            _kept: kept,
+            _translation: translation,
         })
     }
 }

@@ -1,0 +1,83 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# NVMe traffic in every mode of the emulated unit and of the kernel's policy:
+# checksummed, and with the domain type that was asked for.
+#
+# variant default:
+# variant 39-bit: --iommu-opt aw-bits=39
+# variant 48-bit: --iommu-opt aw-bits=48
+# variant caching-mode: --iommu-opt caching-mode=on
+# variant no-caching-mode: --iommu-opt caching-mode=off
+# variant strict: --policy strict
+# variant lazy: --policy lazy
+# variant passthrough: --policy identity
+# variant 39-bit-caching-mode-strict: --policy strict --iommu-opt aw-bits=39 --iommu-opt caching-mode=on
+# variant in-tree-strict: --in-tree --policy strict
+# variant in-tree-passthrough: --in-tree --policy identity
+# timeout: 60
+
+. /selftests/lib.sh
+
+ktap_print_header
+ktap_set_plan 6
+
+# The kernel's default is lazy. With caching mode a driver may prefer strict,
+# and the in-tree one does.
+types()
+{
+	case $VARIANT in
+	*passthrough*) echo identity ;;
+	*strict*) echo DMA ;;
+	*39-bit* | *48-bit* | lazy | default | no-caching-mode) echo DMA-FQ ;;
+	caching-mode) echo DMA DMA-FQ ;;
+	esac
+}
+
+type_as_expected()
+{
+	for bdf in $(pci_of nvme0n1) $(pci_of nvme1n1); do
+		type=$(type_of "$bdf")
+		case " $(types) " in
+		*" $type "*) ;;
+		*) expect "type of $bdf" "$(types)" "$type" || return 1 ;;
+		esac
+	done
+}
+
+disks_appear()
+{
+	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && wait_for 30 test -b /dev/nvme1n1
+}
+
+groups_differ()
+{
+	a=$(group_of "$(pci_of nvme0n1)")
+	b=$(group_of "$(pci_of nvme1n1)")
+	[ -n "$a" ] && [ -n "$b" ] && [ "$a" != "$b" ]
+}
+
+# Both disks at once, and large requests, which take several pages each.
+traffic()
+{
+	fio_job first --filename=/dev/nvme0n1 --rw=randwrite --bs=4k --iodepth=32 --size=24m \
+		--verify=crc32c --do_verify=1 --verify_fatal=1 &
+	fio_job second --filename=/dev/nvme1n1 --rw=randwrite --bs=128k --iodepth=8 --size=64m \
+		--verify=crc32c --do_verify=1 --verify_fatal=1
+	status=$?
+	wait $! && return $status
+}
+
+no_faults()
+{
+	expect faults "" "$(faults)"
+}
+
+mark_log
+ktap_test_result "load" load_iommu
+ktap_test_result "disks appear" disks_appear
+ktap_test_result "each disk has a group" groups_differ
+ktap_test_result "domain type" type_as_expected
+ktap_test_result "checksummed traffic on two disks" traffic
+ktap_test_result "no faults" no_faults
+ktap_finished

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Helpers for scripts that run in the guest: source this file. KTAP output comes
+# from the kernel's own kselftest helpers (ktap_set_plan, ktap_test_result, ...).
+
+. /selftests/ktap_helpers.sh
+
+# vm_host COMMAND...: have the host do something, for example
+#	vm_host device_add nvme,id=hot0,bus=rp0,drive=disk2,serial=hot0
+#	vm_host device_del hot0 && vm_host wait_deleted hot0
+# Fails, with the host's reason as a diagnostic, if the host could not do it.
+# One at a time: the second serial port carries one answer after the other.
+vm_host()
+{
+	while ! mkdir /run/vm_host 2>/dev/null; do
+		sleep 0.1
+	done
+	printf '\002@vm %s\n' "$*" >/dev/ttyS1
+	read -r vm_host_answer </dev/ttyS1
+	rmdir /run/vm_host
+	[ "$vm_host_answer" = ok ] && return 0
+	ktap_print_msg "vm_host $*: $vm_host_answer"
+	return 1
+}
+
+# wait_for SECONDS COMMAND...: run COMMAND until it succeeds.
+wait_for()
+{
+	wait_for_end=$(($(cut -d. -f1 /proc/uptime) + $1))
+	shift
+	until "$@"; do
+		[ "$(cut -d. -f1 /proc/uptime)" -le $wait_for_end ] || return 1
+		sleep 0.1
+	done
+}
+
+# group_of PCI-ADDRESS, type_of PCI-ADDRESS: the IOMMU group and the type of its
+# default domain; nothing where the device has no group.
+group_of()
+{
+	basename "$(readlink "/sys/bus/pci/devices/$1/iommu_group")" 2>/dev/null
+}
+
+type_of()
+{
+	cat "/sys/bus/pci/devices/$1/iommu_group/type" 2>/dev/null
+}
+
+# pci_of BLOCK-DEVICE: the PCI address of a disk's controller.
+pci_of()
+{
+	readlink -f "/sys/block/$1" | tr / '\n' | grep -E '^[0-9a-f]{4}:[0-9a-f]{2}:' | tail -n 1
+}
+
+# fio_verify BLOCK-DEVICE [SIZE]: random writes, then every block is read back
+# and its checksum compared.
+fio_verify()
+{
+	fio_job verify --filename="/dev/$1" --rw=randwrite --bs=4k --iodepth=32 \
+		--size="${2:-32m}" --verify=crc32c --do_verify=1 --verify_fatal=1
+}
+
+# fio_read BLOCK-DEVICE [SECONDS]: random reads for a while.
+fio_read()
+{
+	fio_job read --filename="/dev/$1" --rw=randread --bs=4k --iodepth=32 \
+		--time_based --runtime="${2:-2}"
+}
+
+fio_job()
+{
+	fio_name=$1
+	shift
+	if fio --name="$fio_name" --direct=1 --ioengine=libaio --thread --group_reporting \
+		"$@" >"/tmp/fio.$fio_name" 2>&1; then
+		grep -E 'IOPS=' "/tmp/fio.$fio_name" | sed 's/^ */# /'
+	else
+		sed 's/^/# /' "/tmp/fio.$fio_name"
+		return 1
+	fi
+}
+
+# leak_scan: on a kernel with kmemleak, look for leaked memory now; a finding is
+# a report in the kernel's log, which fails the run. Memory younger than five
+# seconds does not count, and one scan may miss what the next one sees.
+leak_scan()
+{
+	[ -e /sys/kernel/debug/kmemleak ] || return 0
+	sleep 6
+	echo scan >/sys/kernel/debug/kmemleak
+	echo scan >/sys/kernel/debug/kmemleak
+	sed 's/^/# /' /sys/kernel/debug/kmemleak
+}
+
+# --- The driver under test and what tests look at ---
+
+# load_iommu [PARAMETER=VALUE...]: load our driver. In variants called in-tree...
+# the kernel's own is active already: they prove that a test tests the right thing.
+load_iommu()
+{
+	case $VARIANT in
+	in-tree*) return 0 ;;
+	esac
+	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko "$@"
+}
+
+# mark_log: what log_since_mark prints starts here.
+mark_log()
+{
+	echo "mark $((log_mark += 1))" >/dev/kmsg
+}
+
+log_since_mark()
+{
+	dmesg | awk -v mark="mark ${log_mark:-0}" \
+		'found; { sub(/^\[[^]]*\] (\[[^]]*\] )?/, ""); if ($0 == mark) found = 1 }'
+}
+
+# faults: the DMA faults reported since mark_log, one "DEVICE read|write ADDRESS"
+# a line, whichever driver reported them.
+faults()
+{
+	log_since_mark | sed -nE \
+		-e 's/.*DMA fault: ([0-9a-f:.]+) (read|write) (0x[0-9a-f]+):.*/\1 \2 \3/p' \
+		-e 's/.*\[DMA Read.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 read \2/p' \
+		-e 's/.*\[DMA Write.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 write \2/p'
+}
+
+# expect WHAT WANTED GOT: succeeds where they are equal, else says what differs.
+expect()
+{
+	[ "$2" = "$3" ] && return 0
+	ktap_print_msg "$1: wanted '$2', got '$3'"
+	return 1
+}
+
+# pci_devices VENDOR:DEVICE: PCI addresses of such devices, in order.
+pci_devices()
+{
+	lspci -Dnd "$1" | cut -d' ' -f1
+}
+
+# bind DRIVER PCI-ADDRESS, unbind PCI-ADDRESS
+bind()
+{
+	echo "$2" >"/sys/bus/pci/drivers/$1/bind"
+}
+
+unbind()
+{
+	echo "$1" >"/sys/bus/pci/devices/$1/driver/unbind"
+}
+
+# oracle PCI-ADDRESS COMMAND...: run a command of rust_testdev (see command.rs in
+# selftests/modules/testdev) on the device and print the answer.
+oracle()
+{
+	oracle_file=/sys/kernel/debug/rust_testdev-$1/cmd
+	shift
+	echo "$*" 2>/dev/null >"$oracle_file"
+	oracle_status=$?
+	cat "$oracle_file"
+	return $oracle_status
+}
+
+# answer_of WORD TEXT: what follows WORD in an answer such as "handle 1 iova 0x1000".
+answer_of()
+{
+	echo " $2 " | sed -n "s/.* $1 \([^ ]*\) .*/\1/p"
+}
