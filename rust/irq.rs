@@ -45,8 +45,9 @@ pub trait MsiHw: Send + Sync + 'static {
     /// Lets the unit send, at once if an event is pending.
     fn unmask(&self);
 
-    /// The unit has sent its message. Hard interrupt context, also on kernels that
-    /// thread interrupts; may run while another CPU masks or moves the interrupt.
+    /// The unit has sent its message. Interrupt context (a thread's where the kernel
+    /// threads interrupts): spin locks that disable interrupts may be taken, nothing may
+    /// sleep. May run while another CPU masks or moves the interrupt.
     fn handle(&self);
 }
 
@@ -248,9 +249,8 @@ impl Action {
                 virq.0,
                 Some(handle_callback),
                 None,
-                // The handler is short, and reports must not wait for a thread.
-                // CAST: u32 to unsigned long, lossless.
-                bindings::IRQF_NO_THREAD as c_ulong,
+                // Not IRQF_NO_THREAD: such a handler could only take raw spin locks.
+                0,
                 shared.name.as_char_ptr(),
                 cookie,
             )

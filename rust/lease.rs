@@ -4,17 +4,16 @@
 //! such as files.
 
 use kernel::{
-    device::{
-        Bound,
-        Device, //
-    },
-    devres, new_mutex,
+    device::Bound,
+    devres,
+    new_mutex,
+    pci,
     prelude::*,
     sync::{
         Arc,
         Mutex, //
     },
-    types::ForLt,
+    types::ForLt, //
 };
 
 #[pin_data]
@@ -56,19 +55,16 @@ where
     ///
     /// `make` gets a borrow that is as long as the device is bound. Fails with
     /// what `make` says, and with `ENOMEM`.
-    pub fn new<D>(
-        dev: &D,
-        make: impl for<'dev> FnOnce(&'dev D) -> Result<F::Of<'dev>>,
-    ) -> Result<Self>
-    where
-        D: AsRef<Device<Bound>> + 'static,
-    {
+    pub fn new(
+        dev: &pci::Device<Bound>,
+        make: impl for<'dev> FnOnce(&'dev pci::Device<Bound>) -> Result<F::Of<'dev>>,
+    ) -> Result<Self> {
         let data = KBox::new(make(dev)?, GFP_KERNEL)?;
         let data = KBox::into_raw(data).cast::<F::Of<'static>>();
         // SAFETY: The pointer was just taken from a box of a type which differs
         // in a lifetime only. `make` works for every lifetime, so that the data
-        // can borrow from nothing but the device; it is dropped before the
-        // binding ends, by `End`.
+        // can borrow from nothing but the device, which stays where it is; it is
+        // dropped before the binding ends, by `End`.
         let data = unsafe { KBox::from_raw(data) };
         let slot = Arc::pin_init(
             pin_init!(Slot::<F> {

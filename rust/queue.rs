@@ -14,16 +14,25 @@
 //! hardware is dealt with. Waiting is done outside, with interrupts as the caller
 //! left them, each submitter on the status word of its own wait command. A CPU that
 //! is interrupted or preempted while it waits holds nobody up: whoever needs its
-//! places sees by itself that its commands are done, and frees them ([`ring`]).
+//! places sees by itself that its commands are done, and frees them ([`ring`]). This
+//! matters: an interrupt handler may submit while it has interrupted a submitter.
 //!
 //! # Failure
+//!
+//! Who finds an error of the hardware while waiting deals with it for everybody. A
+//! command that the hardware refuses is replaced by one that does nothing; only its
+//! own submitter gets `EIO`. Wait commands that the hardware drops, because a device
+//! does not answer, are submitted again together with their commands.
 //!
 //! A queue that did not answer in time is given up: the hardware may still write the
 //! status words and read the ring, so nothing is reused, further submissions fail at
 //! once, and the memory is never freed.
 
 use core::{
-    mem::ManuallyDrop,
+    mem::{
+        replace,
+        ManuallyDrop, //
+    },
     pin::Pin, //
 };
 
@@ -32,13 +41,10 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     processor::cpu_relax,
-    static_lock_class,
     sync::{
         atomic::{
             Acquire,
             Atomic,
-            AtomicFlag,
-            Full,
             Relaxed,
             Release, //
         },
@@ -46,6 +52,7 @@ use kernel::{
             dma_mb,
             Read, //
         },
+        new_spinlock_irq,
         SpinLockIrq, //
     },
     time::{
@@ -63,6 +70,7 @@ use crate::{
     },
     ring::{
         self,
+        Observed,
         Outcome,
         Ring,
         Submission,
@@ -132,9 +140,12 @@ const LINE_WORDS: usize = LINE / size_of::<u64>();
 /// costs more than a whole submission. Commands normally are done long before.
 const POLLS: u32 = 64;
 
-/// How often a submission is made again when another one's device made the hardware
-/// drop it. The hardware does not tell which device it was.
-const ATTEMPTS: u32 = 3;
+/// How often the hardware may drop a submission because a device does not answer: it
+/// does not tell which device it was, so most of the dropped ones can succeed.
+const DROPS: u32 = 3;
+
+/// How often a submission is made at most. Each time needs a further error.
+const ATTEMPTS: u32 = 64;
 
 /// Errors reported with a line each; further ones are only counted.
 const REPORTS: u64 = 10;
@@ -144,6 +155,9 @@ struct State {
     ring: Ring,
     /// Length of the submission that starts at an index.
     lens: KVVec<u32>,
+    /// Set for ever once the hardware did not answer in time.
+    broken: bool,
+    counters: Counters,
 }
 
 impl State {
@@ -151,6 +165,19 @@ impl State {
         // CAST: u32 to usize, lossless.
         |index| self.lens.get(index as usize).copied().unwrap_or(1)
     }
+}
+
+/// What a queue has done so far.
+#[derive(Clone, Copy, Default)]
+pub struct Counters {
+    /// Commands pushed, without wait commands.
+    pub commands: u64,
+    /// Wait commands pushed.
+    pub waits: u64,
+    /// Submissions that were not acknowledged in time.
+    pub timeouts: u64,
+    /// Errors that the hardware has reported.
+    pub errors: u64,
 }
 
 /// A command queue, and the memory that it shares with the hardware.
@@ -171,21 +198,17 @@ pub struct Queue<H: QueueHw> {
     verdicts: KVVec<Atomic<u64>>,
     /// Copy of `state.ring.first()` for those who wait, written under the lock.
     retired: Atomic<u64>,
-    /// Set for ever once the hardware did not answer in time.
-    broken: AtomicFlag,
+    /// [`Observed::doubt`], written under the lock.
+    doubt: Atomic<u64>,
     #[pin]
     state: SpinLockIrq<State>,
-    pushed: Atomic<u64>,
-    waits: Atomic<u64>,
-    timeouts: Atomic<u64>,
-    errors: Atomic<u64>,
 }
 
 impl<H: QueueHw> Queue<H> {
     /// Makes a queue of `2^order` pages. May sleep.
     ///
-    /// `timeout` bounds each [`Queue::submit`]. `name` is the lock's in lockdep's
-    /// reports and the queue's in messages.
+    /// `timeout` is how long the hardware may take for one submission. `name` is the
+    /// queue's in messages; all queues' locks are one class, `iommu_queue`.
     ///
     /// # Errors
     ///
@@ -214,6 +237,12 @@ impl<H: QueueHw> Queue<H> {
             let ring = Ring::new(entries).ok_or(EINVAL)?;
             // CAST: u32 to usize, lossless.
             let largest = ring.largest() as usize;
+            let state = State {
+                ring,
+                lens,
+                broken: false,
+                counters: Counters::default(),
+            };
 
             Ok(pin_init!(Self {
                 hw,
@@ -225,12 +254,8 @@ impl<H: QueueHw> Queue<H> {
                 status: ManuallyDrop::new(status),
                 verdicts,
                 retired: Atomic::new(0),
-                broken: AtomicFlag::new(false),
-                state <- SpinLockIrq::new(State { ring, lens }, name, static_lock_class!()),
-                pushed: Atomic::new(0),
-                waits: Atomic::new(0),
-                timeouts: Atomic::new(0),
-                errors: Atomic::new(0),
+                doubt: Atomic::new(0),
+                state <- new_spinlock_irq!(state, "iommu_queue"),
             }? Error))
         })
     }
@@ -250,35 +275,41 @@ impl<H: QueueHw> Queue<H> {
         &self.hw
     }
 
+    /// Returns what the queue has done so far.
+    pub fn counters(&self) -> Counters {
+        self.state.lock().counters
+    }
+
     /// Returns how many commands were pushed, without wait commands.
     pub fn submitted(&self) -> u64 {
-        self.pushed.load(Relaxed)
+        self.counters().commands
     }
 
     /// Returns how many wait commands were pushed.
     pub fn waits(&self) -> u64 {
-        self.waits.load(Relaxed)
+        self.counters().waits
     }
 
     /// Returns how many submissions were not acknowledged in time.
     pub fn timeouts(&self) -> u64 {
-        self.timeouts.load(Relaxed)
+        self.counters().timeouts
     }
 
     /// Returns how many errors the hardware has reported.
     pub fn errors(&self) -> u64 {
-        self.errors.load(Relaxed)
+        self.counters().errors
     }
 
     /// Returns whether the queue was given up because of a timeout.
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Relaxed)
+        self.state.lock().broken
     }
 
     /// Has the hardware do `commands`, in order, and waits until they are done.
     ///
-    /// Atomic: busy-waits; may be called in any context but NMI, by several CPUs at
-    /// the same time. Commands of one call that do not fit into a quarter of the
+    /// Atomic: busy-waits; may be called wherever a spin lock can be taken (interrupt
+    /// handlers included, but not NMIs, and not under a raw spin lock), by several CPUs
+    /// at the same time. Commands of one call that do not fit into a quarter of the
     /// ring go in parts, between which other CPUs' commands may come.
     ///
     /// No commands are done at once: without touching the hardware, as all that the
@@ -291,9 +322,8 @@ impl<H: QueueHw> Queue<H> {
     /// does not answer, or if the queue was given up earlier. In each case some of
     /// the commands may have been done and others not.
     pub fn submit(&self, commands: &[[u64; 2]]) -> Result<Synced> {
-        let mut patience = Patience::new(self.timeout);
         for part in commands.chunks(self.largest) {
-            self.submit_part(part, &mut patience)?;
+            self.submit_part(part)?;
         }
         Ok(Synced(()))
     }
@@ -301,7 +331,8 @@ impl<H: QueueHw> Queue<H> {
     /// Looks for an error of the hardware, and deals with it.
     ///
     /// Those who wait do this by themselves from time to time; calling it from the
-    /// unit's interrupt handler only makes it faster. Any context but NMI.
+    /// unit's interrupt handler only makes it faster. Context: as for
+    /// [`Queue::submit`].
     pub fn check(&self) {
         // Two errors may be reported at once, a third one can follow; what is still
         // there after that does not go away, and ends in a timeout.
@@ -309,76 +340,82 @@ impl<H: QueueHw> Queue<H> {
             if self.hw.error().is_none() {
                 return;
             }
-            let guard = self.state.lock();
-            let state = &*guard;
+            let mut state = self.state.lock();
             // Again under the lock: another CPU may have been faster.
             let Some(error) = self.hw.error() else {
                 return;
             };
-            self.count(&self.errors, 1);
+            state.counters.errors += 1;
+            let count = state.counters.errors;
             match error {
-                QueueError::BadCommand { index } => self.replace(state, index),
-                QueueError::DeviceTimeout => self.drop_waits(state),
+                QueueError::BadCommand { index } => self.replace(&state, index),
+                QueueError::DeviceTimeout => self.drop_waits(&state),
                 QueueError::Completion => {}
             }
             // Verdicts are out before the hardware goes on and writes a status.
             self.hw.clear_error(error);
             // QEMU's VT-d goes on only when it is rung again; others do not mind.
             self.hw.ring(state.ring.index(state.ring.next()));
-            drop(guard);
-            if self.errors() <= REPORTS {
+            drop(state);
+            if count <= REPORTS {
                 report_error(self.name, error);
             }
         }
     }
 
     /// Submits what fits into the ring at once.
-    fn submit_part(&self, commands: &[[u64; 2]], patience: &mut Patience) -> Result {
+    fn submit_part(&self, commands: &[[u64; 2]]) -> Result {
+        let mut drops = 0;
         for _ in 0..ATTEMPTS {
-            let wait = self.push(commands, patience)?;
-            match self.wait(wait, patience)? {
-                Outcome::Dropped => continue,
+            let wait = self.push(commands)?;
+            match self.wait(wait)? {
+                Outcome::Done => return Ok(()),
                 Outcome::Refused => return Err(EIO),
-                Outcome::Pending | Outcome::Done => return Ok(()),
+                Outcome::Dropped => drops += 1,
+                Outcome::Unknown | Outcome::Pending => {}
+            }
+            if drops == DROPS {
+                break;
             }
         }
         Err(EIO)
     }
 
     /// Pushes `commands` and a wait command; returns the position of the latter.
-    fn push(&self, commands: &[[u64; 2]], patience: &mut Patience) -> Result<u64> {
+    fn push(&self, commands: &[[u64; 2]]) -> Result<u64> {
         let count = u32::try_from(commands.len())?;
+        let mut patience = Patience::new(self.timeout);
+        let mut retired = self.retired.load(Relaxed);
         loop {
             let expired = patience.is_over();
-            if self.is_broken() {
-                return Err(EIO);
-            }
-            if let Some(wait) = self.try_push(commands, count) {
+            if let Some(wait) = self.try_push(commands, count)? {
                 return Ok(wait);
             }
             if expired {
-                return Err(self.give_up());
+                // No room for this long, but is it the hardware, or are others faster?
+                let now = self.retired.load(Relaxed);
+                if now == retired {
+                    return Err(self.give_up());
+                }
+                retired = now;
+                patience = Patience::new(self.timeout);
             }
-            self.pause(patience);
+            self.pause(&mut patience);
         }
     }
 
     /// Pushes `commands` and a wait command if there is room.
-    fn try_push(&self, commands: &[[u64; 2]], count: u32) -> Option<u64> {
+    fn try_push(&self, commands: &[[u64; 2]], count: u32) -> Result<Option<u64>> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let taken = match state.ring.reserve(count) {
-            Some(taken) => taken,
-            None => {
-                let State { ring, lens } = &mut *state;
-                // CAST: u32 to usize, lossless.
-                let len_at = |index| lens.get(index as usize).copied().unwrap_or(1);
-                ring.retire(len_at, |oldest| self.is_over(oldest));
-                // Ordered before the status words of the freed places change: who
-                // does not find its own there any more finds this.
-                self.retired.store(ring.first(), Release);
-                ring.reserve(count)?
-            }
+        if state.broken {
+            return Err(EIO);
+        }
+        if state.ring.free() <= count {
+            self.retire(state);
+        }
+        let Some(taken) = state.ring.reserve(count) else {
+            return Ok(None);
         };
         // CAST: u32 to usize, lossless.
         if let Some(len) = state.lens.get_mut(state.ring.index(taken.first) as usize) {
@@ -393,29 +430,35 @@ impl<H: QueueHw> Queue<H> {
         }
         let status_phys = self.status_phys(place);
         self.store(place, self.hw.wait_command(status_phys, ring::token(wait)));
-        self.count(&self.pushed, u64::from(count));
-        self.count(&self.waits, 1);
+        state.counters.commands += u64::from(count);
+        state.counters.waits += 1;
         // A register write comes after the stores to memory before it.
         self.hw.ring(state.ring.index(state.ring.next()));
-        Some(wait)
+        Ok(Some(wait))
+    }
+
+    /// Frees the places of what the hardware is done with.
+    fn retire(&self, state: &mut State) {
+        let State { ring, lens, .. } = state;
+        // CAST: u32 to usize, lossless.
+        let len_at = |index| lens.get(index as usize).copied().unwrap_or(1);
+        ring.retire(len_at, |oldest| self.is_over(oldest));
+        // Ordered before the status words of the freed places change: who does not
+        // find its own there any more finds this.
+        self.retired.store(ring.first(), Release);
     }
 
     /// Waits for the submission whose wait command is at `wait`.
-    fn wait(&self, wait: u64, patience: &mut Patience) -> Result<Outcome> {
+    fn wait(&self, wait: u64) -> Result<Outcome> {
+        let mut patience = Patience::new(self.timeout);
         loop {
             // Looked at before the status: a CPU that was taken away in between must
             // not turn a success into a timeout.
             let expired = patience.is_over();
-            let outcome = self.outcome(wait);
-            match outcome {
+            match self.outcome(wait) {
                 Outcome::Pending if expired => return Err(self.give_up()),
-                Outcome::Pending => self.pause(patience),
-                Outcome::Done => return Ok(outcome),
-                Outcome::Refused | Outcome::Dropped => {
-                    // From here on the place may be reused.
-                    self.verdict(wait).store(Verdict::Noted.pack(wait), Release);
-                    return Ok(outcome);
-                }
+                Outcome::Pending => self.pause(&mut patience),
+                outcome => return Ok(outcome),
             }
         }
     }
@@ -432,9 +475,16 @@ impl<H: QueueHw> Queue<H> {
     fn outcome(&self, wait: u64) -> Outcome {
         let status = self.status(wait);
         dma_mb(Read);
-        let verdict = self.verdict(wait).load(Acquire);
-        let retired = self.retired.load(Acquire);
-        ring::outcome(wait, status, verdict, retired)
+        if ring::is_done(wait, status, self.doubt.load(Acquire)) {
+            return Outcome::Done;
+        }
+        let seen = Observed {
+            status,
+            verdict: self.verdict(wait).load(Acquire),
+            retired: self.retired.load(Acquire),
+            doubt: self.doubt.load(Relaxed),
+        };
+        ring::outcome(wait, seen)
     }
 
     /// Returns whether the places of a submission may be used again.
@@ -453,8 +503,7 @@ impl<H: QueueHw> Queue<H> {
         };
         state.ring.for_each(state.len_at(), |submission| {
             if submission.contains(position) {
-                let wait = submission.wait();
-                self.verdict(wait).store(ring::refuse(wait), Release);
+                self.condemn(submission.wait(), Verdict::Refused);
                 // A wait command that nobody waits for: it writes to the second word.
                 let unused = self.status_phys(index) + size_of::<u64>() as u64;
                 let nothing = self.hw.wait_command(unused, 0);
@@ -471,23 +520,31 @@ impl<H: QueueHw> Queue<H> {
             let wait = submission.wait();
             if wait < fetched {
                 let status = self.status(wait);
-                let verdict = self.verdict(wait);
-                if let Some(new) = ring::drop_wait(wait, status, verdict.load(Relaxed)) {
-                    verdict.store(new, Release);
+                let old = self.verdict(wait).load(Relaxed);
+                if let Some(new) = ring::drop_wait(wait, status, old) {
+                    self.condemn(wait, new);
                 }
             }
         });
     }
 
+    /// Records what went wrong with the submission that waits at `wait`.
+    fn condemn(&self, wait: u64, verdict: Verdict) {
+        // The last submission's comes last, or one later than that went wrong before.
+        let doubt = self.doubt.load(Relaxed).max(wait + 1);
+        self.doubt.store(doubt, Relaxed);
+        self.verdict(wait).store(verdict.pack(wait), Release);
+    }
+
     /// Gives the queue up after a timeout, with one message.
     #[cold]
     fn give_up(&self) -> Error {
-        self.timeouts.fetch_add(1, Relaxed);
-        if !self.broken.xchg(true, Full) {
-            let tail = {
-                let state = self.state.lock();
-                state.ring.index(state.ring.next())
-            };
+        let mut state = self.state.lock();
+        state.counters.timeouts += 1;
+        let first = !replace(&mut state.broken, true);
+        let tail = state.ring.index(state.ring.next());
+        drop(state);
+        if first {
             report_timeout(self.name, self.hw.head(), tail);
         }
         ETIMEDOUT
@@ -521,11 +578,6 @@ impl<H: QueueHw> Queue<H> {
     fn status_phys(&self, place: u32) -> u64 {
         // CAST: usize to u64, lossless.
         self.status.phys() + u64::from(place) * LINE as u64
-    }
-
-    /// Adds to a counter that is only written under the ring's lock.
-    fn count(&self, counter: &Atomic<u64>, n: u64) {
-        counter.store(counter.load(Relaxed) + n, Relaxed);
     }
 }
 

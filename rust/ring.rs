@@ -33,11 +33,13 @@ pub struct Submission {
 
 impl Submission {
     /// Returns the position of the wait command.
+    #[inline]
     pub fn wait(&self) -> u64 {
         self.first + u64::from(self.len.max(1)) - 1
     }
 
     /// Returns whether `position` is one of this submission's.
+    #[inline]
     pub fn contains(&self, position: u64) -> bool {
         (self.first..=self.wait()).contains(&position)
     }
@@ -55,33 +57,39 @@ impl Ring {
 
     /// Returns the largest number of commands that one submission can have, without
     /// its wait command: a quarter of the ring, so that several CPUs find room.
+    #[inline]
     pub fn largest(&self) -> u32 {
         (self.entries / 4).max(2) - 1
     }
 
     /// Returns the place of a position.
+    #[inline]
     pub fn index(&self, position: u64) -> u32 {
         // CAST: smaller than `entries`, which is 32 bits.
         (position & u64::from(self.entries - 1)) as u32
     }
 
     /// Returns the position that will be pushed next; its index is the ring's tail.
+    #[inline]
     pub fn next(&self) -> u64 {
         self.next
     }
 
     /// Returns the first position that may still be in use.
+    #[inline]
     pub fn first(&self) -> u64 {
         self.first
     }
 
     /// Returns the number of free places.
+    #[inline]
     pub fn free(&self) -> u32 {
         // CAST: smaller than `entries`, which is 32 bits.
         self.entries - 1 - (self.next - self.first) as u32
     }
 
     /// Takes places for `commands` commands and a wait command, if there are enough.
+    #[inline]
     pub fn reserve(&mut self, commands: u32) -> Option<Submission> {
         let len = commands.checked_add(1)?;
         if len > self.free() {
@@ -138,13 +146,14 @@ impl Ring {
 ///
 /// Never 0, and another one than a wait command that was in the same place before:
 /// positions in one place differ by a multiple of the ring's size, which is even.
+#[inline]
 pub fn token(wait: u64) -> u32 {
     // CAST: truncation is meant; the place was in use 2^32 positions ago at best.
     wait as u32 | 1
 }
 
-/// What happened to a submission beside being done. Packed with the position of its
-/// wait command into one word, as the place will belong to another one later.
+/// What went wrong with a submission. Packed with the position of its wait command
+/// into one word for each place, as the place will belong to another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Hardware refused one of the commands; the wait command is still to come.
@@ -153,8 +162,6 @@ pub enum Verdict {
     RefusedAndDropped,
     /// Hardware dropped the wait command, so the commands may not be done.
     Dropped,
-    /// The submitter knows; nothing is outstanding.
-    Noted,
 }
 
 /// A [`Verdict`] word that says nothing about any submission.
@@ -162,26 +169,26 @@ pub const NO_VERDICT: u64 = 0;
 
 impl Verdict {
     /// Packs a verdict about the submission whose wait command is at `wait`.
+    #[inline]
     pub fn pack(self, wait: u64) -> u64 {
         let code = match self {
             Verdict::Refused => 1,
             Verdict::RefusedAndDropped => 2,
             Verdict::Dropped => 3,
-            Verdict::Noted => 4,
         };
-        wait << 3 | code
+        (wait << 2) | code
     }
 
     /// Unpacks a word; `None` if it is not about the submission that waits at `wait`.
+    #[inline]
     pub fn unpack(word: u64, wait: u64) -> Option<Self> {
-        if word >> 3 != wait & (u64::MAX >> 3) {
+        if word >> 2 != wait & (u64::MAX >> 2) {
             return None;
         }
-        match word & 7 {
+        match word & 3 {
             1 => Some(Verdict::Refused),
             2 => Some(Verdict::RefusedAndDropped),
             3 => Some(Verdict::Dropped),
-            4 => Some(Verdict::Noted),
             _ => None,
         }
     }
@@ -196,49 +203,72 @@ pub enum Outcome {
     Done,
     /// Hardware refused a command of this submission; nothing is outstanding.
     Refused,
-    /// The commands may or may not be done; nothing is outstanding.
+    /// Hardware dropped the wait command: the commands may or may not be done; nothing
+    /// is outstanding.
     Dropped,
+    /// The submission is over, but the submitter looked too late to know how it ended.
+    Unknown,
+}
+
+/// Decides the one thing that a status and, read after it, a doubt (see [`Observed`])
+/// can tell: that the commands are done and nothing went wrong since. The usual case.
+#[inline]
+pub fn is_done(wait: u64, status: u32, doubt: u64) -> bool {
+    status == token(wait) && doubt <= wait
+}
+
+/// What a submitter reads about its submission, in the order of the fields.
+///
+/// Nobody waits for a submitter to look: its place may be another submission's by
+/// then, also between two of these reads. It was over before that, and `retired`
+/// tells; but how it ended is then only known if nothing went wrong since.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// The place's status word.
+    pub status: u32,
+    /// The place's verdict word.
+    pub verdict: u64,
+    /// [`Ring::first`], stored before any of the places it frees is used again.
+    pub retired: u64,
+    /// A position after those of all submissions that something went wrong with,
+    /// stored before their verdicts.
+    pub doubt: u64,
 }
 
 /// Decides the outcome of the submission that waits at `wait`.
-///
-/// The words must be read in the order of the arguments. `status` is the place's
-/// status word, `verdict` its verdict word, `retired` the ring's first position: the
-/// place may have been given to another submission meanwhile, but only after this
-/// one was done, as all others wait for their submitter to take note.
-pub fn outcome(wait: u64, status: u32, verdict: u64, retired: u64) -> Outcome {
-    match Verdict::unpack(verdict, wait) {
-        Some(Verdict::Refused) if status == token(wait) => Outcome::Refused,
+#[inline]
+pub fn outcome(wait: u64, seen: Observed) -> Outcome {
+    let answered = seen.status == token(wait);
+    let lost_place = seen.retired > wait;
+    match Verdict::unpack(seen.verdict, wait) {
+        Some(Verdict::Refused) if answered || lost_place => Outcome::Refused,
         Some(Verdict::Refused) => Outcome::Pending,
         Some(Verdict::RefusedAndDropped) => Outcome::Refused,
         Some(Verdict::Dropped) => Outcome::Dropped,
-        _ if status == token(wait) || retired > wait => Outcome::Done,
-        _ => Outcome::Pending,
+        None if lost_place && wait < seen.doubt => Outcome::Unknown,
+        None if lost_place || answered => Outcome::Done,
+        None => Outcome::Pending,
     }
 }
 
-/// Decides whether the places of the submission that waits at `wait` are free.
+/// Decides whether the hardware is done with the submission that waits at `wait`, so
+/// that its places are free.
+#[inline]
 pub fn is_over(wait: u64, status: u32, verdict: u64) -> bool {
     match Verdict::unpack(verdict, wait) {
-        Some(Verdict::Noted) => true,
-        Some(_) => false,
-        None => status == token(wait),
+        Some(Verdict::Dropped | Verdict::RefusedAndDropped) => true,
+        Some(Verdict::Refused) | None => status == token(wait),
     }
-}
-
-/// Returns the new verdict on a submission whose command the hardware refused.
-pub fn refuse(wait: u64) -> u64 {
-    Verdict::Refused.pack(wait)
 }
 
 /// Returns the new verdict on a submission when the hardware has dropped all wait
 /// commands that it had fetched, this one's among them; `None` if it was done before.
-pub fn drop_wait(wait: u64, status: u32, verdict: u64) -> Option<u64> {
-    match Verdict::unpack(verdict, wait) {
-        None if status != token(wait) => Some(Verdict::Dropped.pack(wait)),
-        Some(Verdict::Refused) if status != token(wait) => {
-            Some(Verdict::RefusedAndDropped.pack(wait))
-        }
-        _ => None,
+pub fn drop_wait(wait: u64, status: u32, verdict: u64) -> Option<Verdict> {
+    if is_over(wait, status, verdict) {
+        return None;
     }
+    Some(match Verdict::unpack(verdict, wait) {
+        Some(_) => Verdict::RefusedAndDropped,
+        None => Verdict::Dropped,
+    })
 }

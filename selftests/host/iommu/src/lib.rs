@@ -6,5 +6,7 @@
 
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
+#[path = "../../../../rust/ring.rs"]
+pub mod ring;
 #[path = "../../../../rust/source_id.rs"]
 pub mod source_id;

@@ -12,6 +12,7 @@ mod dmar_scope;
 mod fault_record;
 mod invalidation;
 mod regs;
+mod ring;
 mod source_id;
 
 use crate::caps::Capabilities;
