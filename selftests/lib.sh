@@ -112,8 +112,8 @@ mark_log()
 
 log_since_mark()
 {
-	dmesg | awk -v mark="mark ${log_mark:-0}" \
-		'found; { sub(/^\[[^]]*\] (\[[^]]*\] )?/, ""); if ($0 == mark) found = 1 }'
+	dmesg | sed -E 's/^\[[^]]*\] (\[[^]]*\] )?//' |
+		awk -v mark="mark ${log_mark:-0}" 'found; $0 == mark { found = 1 }'
 }
 
 # faults: the DMA faults reported since mark_log, one "DEVICE read|write ADDRESS"
@@ -121,7 +121,7 @@ log_since_mark()
 faults()
 {
 	log_since_mark | sed -nE \
-		-e 's/.*DMA fault: ([0-9a-f:.]+) (read|write) (0x[0-9a-f]+):.*/\1 \2 \3/p' \
+		-e 's/.*DMA fault: ([0-9a-f:.]+): (read|write) at (0x[0-9a-f]+) .*/\1 \2 \3/p' \
 		-e 's/.*\[DMA Read.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 read \2/p' \
 		-e 's/.*\[DMA Write.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 write \2/p'
 }

@@ -12,6 +12,8 @@
 # variant strict: --policy strict
 # variant lazy: --policy lazy
 # variant passthrough: --policy identity
+# variant passthrough-by-table: --policy identity
+# variant 48-bit-with-39-bit-tables: --iommu-opt aw-bits=48
 # variant 39-bit-caching-mode-strict: --policy strict --iommu-opt aw-bits=39 --iommu-opt caching-mode=on
 # variant in-tree-strict: --in-tree --policy strict
 # variant in-tree-passthrough: --in-tree --policy identity
@@ -68,13 +70,22 @@ traffic()
 	wait $! && return $status
 }
 
+load()
+{
+	case $VARIANT in
+	*by-table) load_iommu identity_table=1 ;;
+	*39-bit-tables) load_iommu address_bits=39 ;;
+	*) load_iommu ;;
+	esac
+}
+
 no_faults()
 {
 	expect faults "" "$(faults)"
 }
 
 mark_log
-ktap_test_result "load" load_iommu
+ktap_test_result "load" load
 ktap_test_result "disks appear" disks_appear
 ktap_test_result "each disk has a group" groups_differ
 ktap_test_result "domain type" type_as_expected

@@ -1,0 +1,136 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Where there is nothing to drive, or somebody else drives it, loading fails with
+# an error number and a reason, and leaves everything as it was.
+#
+# variant no-unit: --iommu none --nvme 1
+# variant in-tree-active: --in-tree --nvme 1
+# variant intremap: --intremap --nvme 1
+# variant parameters: --nvme 1
+# variant dmar-36: --nvme 1 --copy selftests/guest/dmar/36.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-47: --nvme 1 --copy selftests/guest/dmar/47.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-48: --nvme 1 --copy selftests/guest/dmar/48.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-51: --nvme 1 --copy selftests/guest/dmar/51.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-63: --nvme 1 --copy selftests/guest/dmar/63.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-71: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-88: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
+# timeout: 60
+
+. /selftests/lib.sh
+
+ktap_print_header
+
+# Command, status and table registers of the unit, where there is one.
+registers()
+{
+	[ "$VARIANT" = no-unit ] && return
+	for offset in 18 1c 20 24 34 38 9c; do
+		devmem 0xfed900$offset 32
+	done 2>&1
+}
+
+state()
+{
+	registers
+	cat /proc/iomem
+	ls /sys/class/iommu /sys/kernel/iommu_groups /sys/kernel/debug
+	cat /proc/interrupts | cut -d: -f1
+}
+
+# refused ERROR [PARAMETER=VALUE...]: insmod fails with that, one line says why,
+# and nothing has changed. busybox tries twice, by file and by content, so that
+# the line may be there twice.
+refused()
+{
+	case $1 in
+	ENODEV) error="No such device" ;;
+	EBUSY) error="Device or resource busy" ;;
+	EINVAL) error="Invalid argument" ;;
+	esac
+	shift
+	state >/tmp/before
+	mark_log
+	if insmod /modules/rust_vtd.ko "$@" 2>/tmp/insmod; then
+		ktap_print_msg "it was loaded"
+		return 1
+	fi
+	log_since_mark | grep -v "^rust_vtd: loading out-of-tree module" | sort -u >/tmp/lines
+	sed 's/^/# log: /' /tmp/lines
+	expect "error" "$error" "$(sed 's/.*: //' /tmp/insmod)" &&
+		expect "lines from rust_vtd" 1 "$(grep -c "^rust_vtd: " /tmp/lines)" &&
+		expect "other lines" 0 "$(grep -vc "^rust_vtd: " /tmp/lines)" &&
+		state >/tmp/after && diff /tmp/before /tmp/after && [ ! -e /sys/module/rust_vtd ]
+}
+
+refused_again()
+{
+	for round in 1 2 3; do
+		refused "$@" || return 1
+	done
+}
+
+# What was there before works as before.
+disk_works()
+{
+	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m
+}
+
+framework_goes()
+{
+	rmmod rust_iommu && [ ! -e /sys/module/rust_iommu ] && leak_scan
+}
+
+why()
+{
+	case $VARIANT in
+	no-unit) echo ENODEV ;;
+	in-tree-active | intremap) echo EBUSY ;;
+	dmar-*) echo EINVAL ;;
+	esac
+}
+
+parameters()
+{
+	for bad in address_bits=38 address_bits=64 address_bits=-1 address_bits=x address_bits= \
+		identity_table=2 identity_table=y identity_table=-1; do
+		insmod /modules/rust_vtd.ko $bad 2>/tmp/insmod && ktap_print_msg "$bad was accepted" && return 1
+		grep -qE "Invalid argument|out of range" /tmp/insmod || {
+			sed "s/^/# $bad: /" /tmp/insmod
+			return 1
+		}
+	done
+}
+
+in_a_group()
+{
+	[ -n "$(group_of "$(pci_of nvme0n1)")" ]
+}
+
+insmod /modules/rust_iommu.ko
+case $VARIANT in
+parameters)
+	ktap_set_plan 5
+	ktap_test_result "bad values are refused" parameters
+	ktap_test_result "with one line, and nothing changed" refused EINVAL address_bits=40
+	ktap_test_result "good values are accepted" \
+		insmod /modules/rust_vtd.ko address_bits=39 identity_table=1
+	ktap_test_result "the disk works" disk_works
+	ktap_test_result "it has a group" in_a_group
+	;;
+dmar-88)
+	# A whole table, which shows that it is ours that is read, and the cut that matters.
+	ktap_set_plan 3
+	ktap_test_result "accepted" insmod /modules/rust_vtd.ko
+	ktap_test_result "the disk works" disk_works
+	ktap_test_result "it has a group" in_a_group
+	;;
+*)
+	ktap_set_plan 4
+	ktap_test_result "refused with one line, nothing changed" refused $(why)
+	ktap_test_result "and again" refused_again $(why)
+	ktap_test_result "the disk works" disk_works
+	ktap_test_result "the framework goes" framework_goes
+	;;
+esac
+ktap_finished
