@@ -12,7 +12,8 @@
 //!    the hardware's acknowledgement given up with the old table.
 //!
 //! When 4 fails, the old entry is put back and the new tag and table are leaked:
-//! the hardware may have seen either. When 5 fails, the old ones are leaked.
+//! the hardware may have seen either. When 5 fails, the old ones are leaked. What is
+//! leaked stays with its flushers, so that they do not free anything either.
 
 use crate::{
     attached::{
@@ -42,11 +43,11 @@ use kernel::{
 
 /// Programs the endpoint's entry with its slot locked.
 fn program<D: Driver>(endpoint: &Endpoint<D>, target: &Target<'_, D>, batch: &mut Batch<'_, D>) {
-    let mut slot = endpoint.entries.lock();
+    let slot = endpoint.entries.lock();
     D::program(
         &endpoint.unit,
         &endpoint.facts,
-        &mut Locked::new(&mut *slot),
+        &Locked::<D>::new(&slot),
         target,
         batch,
     );
@@ -76,22 +77,25 @@ fn target_of<D: Driver>(state: &State<D>) -> Option<Target<'_, D>> {
 }
 
 /// Step 5: leaves the state that an endpoint has been moved away from.
+///
+/// The node is taken from the flushers last: until the hardware has forgotten the tag,
+/// a flush that did not reach it must not pass for a proof. When the invalidation
+/// fails the node stays, so that those flushes fail too, and free nothing.
 fn retire<D: Driver>(endpoint: &Arc<Endpoint<D>>, old: State<D>) {
     let State::Paging(old) = old else { return };
-    // Taken out of the list first: an invalidation of everything follows, so no
-    // flush that comes now has to reach this tag.
-    let node = attached::remove(&old.domain.attached, endpoint, &old.tag);
     let mut batch = Batch::<D>::new(&endpoint.unit);
     D::invalidate(&endpoint.unit, &old.tag, &Invalidation::All, &mut batch);
     match batch.sync() {
-        // The proof lets the tag and this endpoint's share in the table go.
-        Ok(Synced { .. }) => drop((node, old)),
+        Ok(proof) => {
+            attached::remove(&old.domain.attached, endpoint, &old.tag, proof);
+            drop(old);
+        }
         Err(e) => {
             pr_err!(
                 "invalidation after detach failed ({}): leaking the old page table\n",
                 e.to_errno()
             );
-            core::mem::forget((node, old));
+            core::mem::forget(old);
         }
     }
 }
@@ -136,12 +140,12 @@ pub(crate) fn paging<D: Driver>(device: &Device<D>, domain: Arc<Domain<D>>) -> R
 
     if let Err(e) = batch.sync() {
         undo(endpoint, &state);
-        let node = attached::remove(&domain.attached, endpoint, &tag);
         pr_err!(
             "attach was not acknowledged ({}): leaking the new page table\n",
             e.to_errno()
         );
-        core::mem::forget((node, domain, tag));
+        // Its node stays, as in `retire`.
+        core::mem::forget((domain, tag));
         return Err(e);
     }
 

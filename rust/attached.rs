@@ -76,19 +76,24 @@ fn grow<D: Driver>(list: &SpinLockIrq<Nodes<D>>, wanted: usize) -> Result {
     Ok(())
 }
 
-/// Takes the endpoint's node for `tag` out.
+/// Takes the endpoint's node for `tag` out, with proof that the hardware neither uses
+/// the tag for the endpoint nor has anything cached under it.
 ///
-/// Context: atomic.
+/// Context: may sleep (memory is freed).
 pub(crate) fn remove<D: Driver>(
     list: &SpinLockIrq<Nodes<D>>,
     endpoint: &Arc<Endpoint<D>>,
     tag: &Arc<D::Tag>,
-) -> Option<Node<D>> {
+    _proof: Synced,
+) {
     let mut nodes = list.lock();
     let at = nodes
         .iter()
-        .position(|n| Arc::ptr_eq(&n.endpoint, endpoint) && Arc::ptr_eq(&n.tag, tag))?;
-    nodes.remove(at).ok()
+        .position(|n| Arc::ptr_eq(&n.endpoint, endpoint) && Arc::ptr_eq(&n.tag, tag));
+    let node = at.and_then(|at| nodes.remove(at).ok());
+    drop(nodes);
+    // Dropped without the lock: it may be the last reference to the tag.
+    drop(node);
 }
 
 /// The tag that the domain already has on a unit.

@@ -4,13 +4,25 @@
 
 use crate::{
     driver::Driver,
-    queue::Synced, //
+    queue::{
+        CommandQueue,
+        Synced, //
+    },
 };
 use kernel::prelude::*;
 
 /// Commands that fit before a batch submits early. It lives on the stack of the
 /// flush path.
 const CAPACITY: usize = 16;
+
+/// A command of a driver's queue.
+type Command<D> = <<D as Driver>::Queue as CommandQueue>::Command;
+
+/// The one way from commands to a proof: through the unit's own queue.
+fn submit<D: Driver>(unit: &D::Unit, commands: &[Command<D>]) -> Result<Synced> {
+    D::flush_stores(unit)?;
+    D::queue(unit).submit(commands)
+}
 
 /// Commands for one unit, submitted and waited for together.
 ///
@@ -19,7 +31,7 @@ const CAPACITY: usize = 16;
 #[must_use = "commands reach the hardware only by sync()"]
 pub struct Batch<'u, D: Driver> {
     unit: &'u D::Unit,
-    commands: [D::Command; CAPACITY],
+    commands: [Command<D>; CAPACITY],
     used: usize,
     early: Result,
 }
@@ -28,7 +40,7 @@ impl<'u, D: Driver> Batch<'u, D> {
     pub(crate) fn new(unit: &'u D::Unit) -> Self {
         Self {
             unit,
-            commands: [D::Command::default(); CAPACITY],
+            commands: [Command::<D>::default(); CAPACITY],
             used: 0,
             early: Ok(()),
         }
@@ -38,9 +50,9 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// comes out of [`sync`](Self::sync).
     ///
     /// Context: atomic.
-    pub fn push(&mut self, command: D::Command) {
+    pub fn push(&mut self, command: Command<D>) {
         if self.used == CAPACITY {
-            let sent = D::submit(self.unit, &self.commands).map(|_| ());
+            let sent = submit::<D>(self.unit, &self.commands).map(|_| ());
             self.early = self.early.and(sent);
             self.used = 0;
         }
@@ -54,7 +66,7 @@ impl<'u, D: Driver> Batch<'u, D> {
     ///
     /// Context: atomic.
     pub(crate) fn sync(self) -> Result<Synced> {
-        let synced = D::submit(self.unit, self.commands.get(..self.used).unwrap_or(&[]))?;
+        let synced = submit::<D>(self.unit, self.commands.get(..self.used).unwrap_or(&[]))?;
         self.early?;
         Ok(synced)
     }

@@ -129,8 +129,8 @@ unsafe extern "C" fn attach_blocked<D: Driver>(
 unsafe extern "C" fn flush_iotlb_all<D: Driver>(domain: *mut bindings::iommu_domain) {
     // SAFETY: The core holds its reference over the call.
     let domain = unsafe { Domain::<D>::borrow(domain) };
-    // The core asks for no answer. The queue has reported a failure, and from then on
-    // fails all that would free a tag or a table.
+    // The core takes no answer: it frees what was unmapped lazily whether the hardware
+    // has acknowledged or not. The queue reports the failure.
     let _ = domain.flush(&Invalidation::All);
 }
 

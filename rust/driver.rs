@@ -11,12 +11,12 @@ use crate::{
     batch::Batch,
     invalidation::Invalidation,
     locked::Locked,
-    ops::Ops,
+    ops::HasOps,
     pt::{
         PageTable,
         Root, //
     },
-    queue::Synced,
+    queue::CommandQueue,
     resv::ResvList,
     unit::{
         Probing,
@@ -57,23 +57,20 @@ pub enum Capability {
 /// with `group->mutex` or the core's probe mutex held; "atomic" ones with interrupts
 /// disabled and spinlocks held.
 #[vtable]
-pub trait Driver: Sized + Send + Sync + 'static {
+pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     /// One remapping hardware unit. It locks what it has to by itself.
     type Unit: Send + Sync + 'static;
     /// Facts about an endpoint that do not change while it is there.
     type Endpoint: Send + Sync + 'static;
     /// The endpoint's own entries in the unit's tables; changed in
     /// [`program`](Self::program) only.
-    type Slot: Send + Unpin + 'static;
+    type Slot: Send + 'static;
     /// What caches are keyed by (domain id, ASID, ...); dropping it frees the id.
     type Tag: Send + Sync + 'static;
-    /// One command of the unit's queue.
-    type Command: Copy + Default;
+    /// The unit's command queue.
+    type Queue: CommandQueue;
     /// Page table format.
     type Table: PageTable;
-
-    /// The static made by [`iommu::ops!`](crate::ops).
-    fn ops() -> &'static Ops<Self>;
 
     /// Finds the unit of a new device and collects what is needed to drive it.
     ///
@@ -122,7 +119,7 @@ pub trait Driver: Sized + Send + Sync + 'static {
     fn program(
         unit: &Self::Unit,
         endpoint: &Self::Endpoint,
-        slot: &mut Locked<'_, Self>,
+        slot: &Locked<'_, Self>,
         target: &Target<'_, Self>,
         batch: &mut Batch<'_, Self>,
     );
@@ -137,13 +134,20 @@ pub trait Driver: Sized + Send + Sync + 'static {
         batch: &mut Batch<'_, Self>,
     );
 
-    /// Gives commands to the hardware and waits until it has acknowledged all of
-    /// them. An empty slice is a request that table stores be visible.
+    /// The queue that takes the unit's commands.
+    ///
+    /// Context: atomic.
+    fn queue(unit: &Self::Unit) -> &Self::Queue;
+
+    /// Makes earlier stores to tables visible to the unit, for hardware that buffers
+    /// them. Called before commands are submitted, which may make it fetch them.
     ///
     /// Errors: `ETIMEDOUT` or `EIO`; the framework then frees nothing.
     ///
     /// Context: atomic.
-    fn submit(unit: &Self::Unit, commands: &[Self::Command]) -> Result<Synced>;
+    fn flush_stores(_unit: &Self::Unit) -> Result {
+        Ok(())
+    }
 
     /// Adds the regions of DMA address space that the endpoint cannot use freely.
     ///
@@ -153,5 +157,8 @@ pub trait Driver: Sized + Send + Sync + 'static {
     /// Answers the core's question for a capability.
     ///
     /// Context: may sleep.
-    fn capable(unit: &Self::Unit, endpoint: &Self::Endpoint, capability: Capability) -> bool;
+    fn capable(_unit: &Self::Unit, _endpoint: &Self::Endpoint, capability: Capability) -> bool {
+        // DMA on x86 snoops the CPU's caches unless a request says otherwise.
+        capability == Capability::CacheCoherency
+    }
 }

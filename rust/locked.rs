@@ -3,13 +3,7 @@
 //! Proof that an endpoint's entries may be programmed.
 
 use crate::driver::Driver;
-use core::{
-    marker::PhantomData,
-    ops::{
-        Deref,
-        DerefMut, //
-    },
-};
+use core::marker::PhantomData;
 use kernel::types::NotThreadSafe;
 
 /// Permission to store into entries that hardware is reading.
@@ -21,35 +15,26 @@ pub struct Permit<'a>(PhantomData<fn(&'a ()) -> &'a ()>, NotThreadSafe);
 
 /// An endpoint's slot with its lock held.
 pub struct Locked<'a, D: Driver> {
-    slot: &'a mut D::Slot,
+    slot: &'a D::Slot,
     permit: Permit<'a>,
 }
 
 impl<'a, D: Driver> Locked<'a, D> {
     /// To be called by the attach protocol only, on what the slot's guard gives.
-    pub(crate) fn new(slot: &'a mut D::Slot) -> Self {
+    pub(crate) fn new(slot: &'a D::Slot) -> Self {
         Self {
             slot,
             permit: Permit(PhantomData, NotThreadSafe),
         }
     }
 
-    /// The slot, and the permission to program its entries.
-    pub fn split(&mut self) -> (&mut D::Slot, &Permit<'a>) {
-        (self.slot, &self.permit)
-    }
-}
-
-impl<D: Driver> Deref for Locked<'_, D> {
-    type Target = D::Slot;
-
-    fn deref(&self) -> &D::Slot {
+    /// The slot. Shared, so that it cannot be moved out and outlive the endpoint.
+    pub fn slot(&self) -> &D::Slot {
         self.slot
     }
-}
 
-impl<D: Driver> DerefMut for Locked<'_, D> {
-    fn deref_mut(&mut self) -> &mut D::Slot {
-        self.slot
+    /// The permission to program its entries.
+    pub fn permit(&self) -> &Permit<'a> {
+        &self.permit
     }
 }

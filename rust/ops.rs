@@ -152,6 +152,18 @@ impl<D: Driver> Ops<D> {
     }
 }
 
+/// Where a driver's operations are. Implemented by [`ops!`](crate::ops) only.
+///
+/// # Safety
+///
+/// `ops` returns the one static of its type.
+pub unsafe trait HasOps: Sized {
+    /// The static.
+    fn ops() -> &'static Ops<Self>
+    where
+        Self: Driver;
+}
+
 /// Declares the static with a driver's operations.
 ///
 /// ```ignore
@@ -161,9 +173,16 @@ impl<D: Driver> Ops<D> {
 macro_rules! ops {
     (static $name:ident: $driver:ty) => {
         static $name: $crate::ops::Ops<$driver> =
-            // SAFETY: It is this static's own address; the macro makes one static a
-            // driver, or the second `impl Driver` does not compile.
+            // SAFETY: It is this static's own address, and the only static of its type:
+            // a second one would come with a second implementation of the trait.
             unsafe { $crate::ops::Ops::new(&raw const $name) };
+
+        // SAFETY: As above.
+        unsafe impl $crate::ops::HasOps for $driver {
+            fn ops() -> &'static $crate::ops::Ops<Self> {
+                &$name
+            }
+        }
     };
 }
 
@@ -187,7 +206,14 @@ fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
     if registry.decline(dev) {
         return Err(ENODEV);
     }
-    let (unit, facts, slot) = D::probe(&Probing::new(dev, &registry.units))?;
+    let (unit, facts, slot) = D::probe(&Probing::new(dev, &registry.units))
+        // One device that cannot be driven must not keep the core from all others, and
+        // anything but ENODEV would. The driver has said what is wrong with it.
+        .map_err(|e| if e == ENOMEM { e } else { ENODEV })?;
+    // The core uses what a registered unit has only.
+    if !registry.units.iter().any(|known| known.same(&unit)) {
+        return Err(ENODEV);
+    }
     let endpoint = Endpoint::new(unit.clone(), facts, slot)?;
     let device = KBox::pin_init(Device::new(endpoint), GFP_KERNEL)?;
     // SAFETY: The core calls probe_device() with iommu_probe_device_lock held, which is

@@ -9,7 +9,6 @@
 //! C: `drivers/iommu/iommu-pages.h`
 
 use core::{
-    mem::forget,
     ptr::NonNull, //
 };
 
@@ -55,7 +54,7 @@ pub enum Coherency {
 ///
 /// Counted in `nr_iommu_pages` of `/proc/vmstat`. Dropping it gives the memory back
 /// at once, so whoever owns one drops it only when the hardware no longer knows its
-/// address; otherwise [`TablePage::leak`] is the way out.
+/// address; otherwise it forgets it.
 ///
 /// Words are read and written through a shared reference. Single words are never
 /// torn. Callers serialise writers of the same entry with a lock of their own; two
@@ -69,7 +68,7 @@ pub enum Coherency {
 ///
 /// `base` is the kernel address of `words` consecutive 64-bit words, aligned to
 /// their total size, which we own until drop and which lie at `phys`.
-pub struct TablePage {
+pub(crate) struct TablePage {
     base: NonNull<u64>,
     phys: u64,
     words: usize,
@@ -91,7 +90,7 @@ impl TablePage {
     /// # Errors
     ///
     /// `ENOMEM` if there is no memory, `EINVAL` for an order that cannot exist.
-    pub fn new(order: u32, nid: i32, gfp: Flags, coherency: Coherency) -> Result<Self> {
+    pub(crate) fn new(order: u32, nid: i32, gfp: Flags, coherency: Coherency) -> Result<Self> {
         if order > MAX_ORDER {
             return Err(EINVAL);
         }
@@ -115,19 +114,19 @@ impl TablePage {
 
     /// Returns the physical address, which is aligned to the size.
     #[inline]
-    pub fn phys(&self) -> u64 {
+    pub(crate) fn phys(&self) -> u64 {
         self.phys
     }
 
     /// Returns the number of 64-bit words.
     #[inline]
-    pub fn words(&self) -> usize {
+    pub(crate) fn words(&self) -> usize {
         self.words
     }
 
     /// Reads word `i`.
     #[inline]
-    pub fn read(&self, i: usize) -> u64 {
+    pub(crate) fn read(&self, i: usize) -> u64 {
         match self.word(i, 1) {
             // SAFETY: `word()` checked the index; the hardware and other CPUs only
             // make aligned accesses, which a volatile one does not tear.
@@ -138,7 +137,7 @@ impl TablePage {
 
     /// Writes word `i`. Words are seen by the hardware in the order of the calls.
     #[inline]
-    pub fn write(&self, i: usize, value: u64) {
+    pub(crate) fn write(&self, i: usize, value: u64) {
         if self.word(i, 1).is_some() {
             self.store(i, value);
             self.flush(i, 1);
@@ -151,7 +150,7 @@ impl TablePage {
     /// clear; never a mixture that it takes for valid. The one exception is a CPU
     /// without CMPXCHG16B (no machine with an IOMMU has one): there, changing a
     /// valid entry to another valid one makes it invalid for a moment.
-    pub fn write_pair(&self, i: usize, lo: u64, hi: u64) {
+    pub(crate) fn write_pair(&self, i: usize, lo: u64, hi: u64) {
         let first = i.saturating_mul(2);
         let Some(at) = self.word(first, 2) else {
             return;
@@ -175,11 +174,6 @@ impl TablePage {
         // Both words share a cache line, so one write-back is enough; and if the
         // line goes out earlier by itself, it goes out in one of the states above.
         self.flush(first, 2);
-    }
-
-    /// Gives the memory up for ever, because the hardware may still use it.
-    pub fn leak(self) {
-        forget(self);
     }
 
     /// Stores word `i`, which the caller has checked.

@@ -35,32 +35,15 @@ use kernel::{
 
 pub mod acs;
 mod alias;
-mod driver_name;
 pub mod notifier;
 mod path;
 pub mod ports;
 pub mod rescan;
 
-pub use self::{
-    driver_name::DriverName,
-    path::{
-        PathToRoot,
-        Step, //
-    },
+pub use self::path::{
+    PathToRoot,
+    Step, //
 };
-
-/// What the configuration header describes (`PCI_HEADER_TYPE` without the multi-function bit).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderType {
-    /// Type 0: an endpoint.
-    Normal,
-    /// Type 1: a PCI-to-PCI bridge, which every root port and switch port is too.
-    Bridge,
-    /// Type 2: a CardBus bridge.
-    Cardbus,
-    /// Something that the specification does not define.
-    Other(u8),
-}
 
 /// A PCI function that exists for at least `'a`.
 ///
@@ -134,45 +117,10 @@ impl<'a> Function<'a> {
         u16::try_from(domain).unwrap_or(u16::MAX)
     }
 
-    /// What the configuration header describes.
-    pub fn header_type(self) -> HeaderType {
+    /// The class code: base class in bits 23:16, sub-class, programming interface.
+    pub fn class(self) -> u32 {
         // SAFETY: Valid by the type invariant; written before the device is added only.
-        let header = unsafe { (*self.as_raw()).hdr_type };
-        match u32::from(header) {
-            bindings::PCI_HEADER_TYPE_NORMAL => HeaderType::Normal,
-            bindings::PCI_HEADER_TYPE_BRIDGE => HeaderType::Bridge,
-            bindings::PCI_HEADER_TYPE_CARDBUS => HeaderType::Cardbus,
-            _ => HeaderType::Other(header),
-        }
-    }
-
-    /// Whether it is a bridge with a bus below it (ports of PCI Express among them).
-    pub fn is_bridge(self) -> bool {
-        matches!(self.header_type(), HeaderType::Bridge | HeaderType::Cardbus)
-    }
-
-    /// The number of the bus right below a bridge, as its configuration space says now.
-    ///
-    /// `None` for what is no bridge, for a bridge that was given no bus, and for one that does not
-    /// answer.
-    ///
-    /// Context: any.
-    pub fn secondary_bus(self) -> Option<u8> {
-        if !self.is_bridge() {
-            return None;
-        }
-        let mut bus = 0;
-        // The register instead of `subordinate`, which hot-unplug frees.
-        // SAFETY: The device is valid, and `bus` is for one byte.
-        let failed = unsafe {
-            bindings::pci_read_config_byte(
-                self.as_raw(),
-                bindings::PCI_SECONDARY_BUS as c_int,
-                &raw mut bus,
-            )
-        } != 0;
-        // A function that is gone reads as all ones; bus 255 is then no answer either.
-        (!failed && bus != 0 && bus != u8::MAX).then_some(bus)
+        unsafe { (*self.as_raw()).class }
     }
 
     /// Whether a driver is bound, or being bound.
@@ -192,28 +140,11 @@ impl<'a> Function<'a> {
         unsafe { place.read_volatile() }
     }
 
-    /// The name of the bound driver, for messages.
-    ///
-    /// `None` if there is none, or if the device is locked: a driver cannot go away while the
-    /// device is locked, but waiting for that lock here could deadlock, since callbacks run with
-    /// and without it. So it is tried only.
-    ///
-    /// Context: not in interrupts.
-    pub fn driver_name(self) -> Option<DriverName> {
-        DriverName::of(self.0)
-    }
-
     /// Whether firmware says that the function is outside of the machine's case (Thunderbolt), so
     /// that it may be hostile.
     pub fn is_untrusted(self) -> bool {
         // SAFETY: Valid by the type invariant. The bit is set before the device is added only.
         unsafe { bindings::pci_dev::untrusted_raw(self.as_raw()) != 0 }
-    }
-
-    /// The NUMA node that the function is near to, or -1.
-    pub fn numa_node(self) -> i32 {
-        // SAFETY: Valid, from the reference.
-        unsafe { bindings::rust_iommu_dev_to_node(raw::as_raw(self.0)) }
     }
 
     /// The function that really does this one's DMA: an Intel VMD for those in the segment behind

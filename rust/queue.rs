@@ -91,6 +91,34 @@ impl Synced {
     }
 }
 
+/// A queue that answers for its hardware.
+///
+/// Only this crate implements it, so a [`Synced`] always is a queue's.
+pub trait CommandQueue: Send + Sync + private::Sealed {
+    /// One command.
+    type Command: Copy + Default;
+
+    /// Has the hardware do `commands`, in order, and waits until they are done; none
+    /// are done at once.
+    ///
+    /// Errors: `ETIMEDOUT`, `EIO`. Context: atomic.
+    fn submit(&self, commands: &[Self::Command]) -> Result<Synced>;
+}
+
+mod private {
+    pub trait Sealed {}
+}
+
+impl<H: QueueHw> private::Sealed for Queue<H> {}
+
+impl<H: QueueHw> CommandQueue for Queue<H> {
+    type Command = [u64; 2];
+
+    fn submit(&self, commands: &[[u64; 2]]) -> Result<Synced> {
+        Queue::submit(self, commands)
+    }
+}
+
 /// An error that the hardware reports for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueError {

@@ -50,15 +50,14 @@ impl<D: Driver> Registration<D> {
     pub fn new(prefix: &'static CStr, units: KVec<UnitRef<D>>) -> Result<Self> {
         let registry = D::ops().start_registry()?;
         {
-            let mut registry = registry.lock();
+            let registry = registry.lock();
             if !registry.units.is_empty() {
                 return Err(EBUSY);
             }
-            for unit in &units {
-                if let Err(e) = registry.units.push(unit.clone(), GFP_KERNEL) {
-                    registry.units.clear();
-                    return Err(e.into());
-                }
+        }
+        for (i, unit) in units.iter().enumerate() {
+            if units.iter().take(i).any(|other| other.same(unit)) {
+                return Err(EINVAL);
             }
         }
         let mut this = Self {
@@ -66,8 +65,7 @@ impl<D: Driver> Registration<D> {
             named: 0,
             registered: 0,
         };
-        // All names before the first registration: the core links every endpoint to
-        // its unit's, and registering one unit probes the endpoints of all.
+        // Names before the registration: the core links every endpoint to its unit's.
         for (i, unit) in this.units.iter().enumerate() {
             // SAFETY: The unit is not registered yet, and stays in memory for as long
             // as `this` holds it; the format takes a string and an int.
@@ -84,6 +82,9 @@ impl<D: Driver> Registration<D> {
             this.named += 1;
         }
         for unit in &this.units {
+            // Not found before it is registered: until then the core's part of it is not
+            // filled in, and registering another unit probes the devices of all.
+            registry.lock().units.push(unit.clone(), GFP_KERNEL)?;
             // SAFETY: `this` keeps the unit until its drop, which unregisters it.
             unsafe { ops::register(unit) }?;
             this.registered += 1;
@@ -106,6 +107,12 @@ impl<D: Driver> Registration<D> {
 
 impl<D: Driver> Drop for Registration<D> {
     fn drop(&mut self) {
+        // Nothing is found any more while units go. What the registry held is dropped
+        // without its lock: the last reference to a unit may be among it.
+        let gone = D::ops()
+            .start_registry()
+            .map(|registry| core::mem::replace(&mut *registry.lock(), Registry::new()));
+        drop(gone);
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };
@@ -114,11 +121,5 @@ impl<D: Driver> Drop for Registration<D> {
             // SAFETY: The first `named` units have a sysfs device, and are unregistered.
             unsafe { bindings::iommu_device_sysfs_remove(unit.as_raw()) };
         }
-        // What goes is dropped without the lock: the last reference to a unit may be
-        // among it.
-        let gone = D::ops()
-            .start_registry()
-            .map(|registry| core::mem::replace(&mut *registry.lock(), Registry::new()));
-        drop(gone);
     }
 }

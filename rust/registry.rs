@@ -46,7 +46,10 @@ impl<D: Driver> Registry<D> {
             return false;
         }
         // For want of memory the report is short by one line; nothing else.
-        let _ = self.declined.0.push(function.source_id(), GFP_KERNEL);
+        let id = function.source_id();
+        if !self.declined.0.contains(&id) {
+            let _ = self.declined.0.push(id, GFP_KERNEL);
+        }
         true
     }
 }

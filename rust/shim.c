@@ -75,18 +75,6 @@ void rust_iommu_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t 
 }
 EXPORT_SYMBOL_GPL(rust_iommu_dma_sync_for_device);
 
-bool rust_iommu_device_trylock(struct device *dev)
-{
-	return device_trylock(dev);
-}
-EXPORT_SYMBOL_GPL(rust_iommu_device_trylock);
-
-void rust_iommu_device_unlock(struct device *dev)
-{
-	device_unlock(dev);
-}
-EXPORT_SYMBOL_GPL(rust_iommu_device_unlock);
-
 int rust_iommu_pci_domain_nr(struct pci_bus *bus)
 {
 	return pci_domain_nr(bus);
@@ -109,3 +97,9 @@ struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev)
 	return pdev;
 }
 EXPORT_SYMBOL_GPL(rust_iommu_pci_real_dma_dev);
+
+phys_addr_t rust_iommu_top_of_ram(void)
+{
+	return virt_to_phys(high_memory - 1) + 1;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_top_of_ram);

@@ -25,14 +25,13 @@ void rust_iommu_dma_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t siz
 void rust_iommu_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
 				    enum dma_data_direction dir);
 int rust_iommu_dev_to_node(struct device *dev);
-bool rust_iommu_device_trylock(struct device *dev);
-void rust_iommu_device_unlock(struct device *dev);
 int rust_iommu_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_iommu_pci_physfn(struct pci_dev *pdev);
 struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev);
 void rust_iommu_pt_deinit(struct pt_iommu *table);
 void rust_iommu_ratelimit_init(struct ratelimit_state *rs, u32 seconds, u32 burst);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
+phys_addr_t rust_iommu_top_of_ram(void);
 phys_addr_t rust_iommu_virt_to_phys(void *virt);
 
 #endif

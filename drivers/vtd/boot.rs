@@ -67,19 +67,22 @@ impl Boot {
 
     /// Gives up the entries of devices that the core has attached meanwhile.
     ///
-    /// Context: may sleep. Errors: `ENOMEM`.
-    pub(crate) fn settle(&self) -> Result {
-        let mut attached = KVec::new();
-        pci::for_each_function(|function| {
+    /// Context: may sleep.
+    pub(crate) fn settle(&self) {
+        // The visitor never stops the walk.
+        let _ = pci::for_each_function(|function| {
             if is_attached(function) {
-                attached.push(function.source_id(), GFP_KERNEL)?;
+                self.forget(function);
             }
             Ok(())
-        })?;
+        });
+    }
+
+    fn forget(&self, function: Function<'_>) {
+        let id = function.source_id();
         self.kept
             .lock()
-            .retain(|standby| !attached.contains(&standby.facts().source));
-        Ok(())
+            .retain(|standby| standby.facts().source != id);
     }
 
     /// Gives up all entries.
@@ -91,9 +94,6 @@ impl Boot {
 
 impl PciObserver for Boot {
     fn removed(&self, function: &Function<'_>) {
-        let id = function.source_id();
-        self.kept
-            .lock()
-            .retain(|standby| standby.facts().source != id);
+        self.forget(*function);
     }
 }

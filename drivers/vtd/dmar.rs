@@ -232,6 +232,12 @@ impl<'a> Dmar<'a> {
         Ok(Self { table })
     }
 
+    /// A whole table that [`parse`](Self::parse) has accepted before. Nothing is checked again; of
+    /// a table that was not accepted, what comes after the first mistake is missing.
+    pub(crate) const fn accepted(table: &'a [u8]) -> Self {
+        Self { table }
+    }
+
     /// Number of bits of a physical address (section 8.1, Host Address Width).
     #[allow(dead_code, reason = "a fact of the table, used yet or not")]
     pub(crate) fn host_address_width(&self) -> u16 {

@@ -13,6 +13,7 @@ use crate::{
         self,
         Tag, //
     },
+    qi::Qi,
     tables::{
         Purpose,
         Slot, //
@@ -22,7 +23,6 @@ use crate::{
 use iommu::{
     batch::Batch,
     driver::{
-        Capability,
         Driver,
         Target, //
     },
@@ -31,7 +31,6 @@ use iommu::{
         Plan, //
     },
     locked::Locked,
-    ops::Ops,
     path::Path,
     pci::{
         acs,
@@ -41,7 +40,7 @@ use iommu::{
         Vtdss,
         VtdssConfig, //
     },
-    queue::Synced,
+    queue::Queue,
     resv::ResvList,
     source_id::{
         AliasSet,
@@ -70,7 +69,12 @@ pub(crate) struct Endpoint {
     pub(crate) source: SourceId,
     pub(crate) aliases: AliasSet,
     path: Path,
+    relaxable: bool,
 }
+
+/// PCI class codes without the programming interface (PCI Code and ID Assignment).
+const CLASS_USB: u32 = 0x0c03;
+const BASE_CLASS_DISPLAY: u32 = 0x03;
 
 impl Endpoint {
     /// Collects the facts. Errors: `EINVAL` with a message for a device whose
@@ -80,6 +84,10 @@ impl Endpoint {
             source: function.source_id(),
             aliases: function.aliases()?,
             path: Path::of(function)?,
+            // Firmware uses the reserved regions of these until a driver takes over:
+            // legacy keyboards, and the screen of the boot loader.
+            relaxable: function.class() >> 8 == CLASS_USB
+                || function.class() >> 16 == BASE_CLASS_DISPLAY,
         })
     }
 
@@ -95,12 +103,8 @@ impl Driver for Vtd {
     type Endpoint = Endpoint;
     type Slot = Slot;
     type Tag = Tag;
-    type Command = [u64; 2];
+    type Queue = Queue<Qi>;
     type Table = Vtdss;
-
-    fn ops() -> &'static Ops<Self> {
-        &OPS
-    }
 
     fn probe(dev: &Probing<'_, Self>) -> Result<(UnitRef<Self>, Endpoint, Slot)> {
         let function = dev.pci()?;
@@ -148,15 +152,14 @@ impl Driver for Vtd {
     fn program(
         unit: &Unit,
         _endpoint: &Endpoint,
-        slot: &mut Locked<'_, Self>,
+        slot: &Locked<'_, Self>,
         target: &Target<'_, Self>,
         batch: &mut Batch<'_, Self>,
     ) {
         let caps = unit.registers().caps();
         let drain = Drain::all(caps);
         let wanted = unit.entry(target);
-        let (slot, permit) = slot.split();
-        slot.program(wanted, permit, |changed| {
+        slot.slot().program(wanted, slot.permit(), |changed| {
             let change = Change::new(changed.old, changed.new, caps);
             if let Some(did) = change.context_cache {
                 let one = FunctionMask::One;
@@ -185,26 +188,19 @@ impl Driver for Vtd {
         }
     }
 
-    fn submit(unit: &Unit, commands: &[[u64; 2]]) -> Result<Synced> {
-        unit.submit(commands)
+    fn queue(unit: &Unit) -> &Queue<Qi> {
+        unit.queue()
+    }
+
+    fn flush_stores(unit: &Unit) -> Result {
+        unit.registers().flush_write_buffer()
     }
 
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
         list.add_msi_window(MSI_START, MSI_LENGTH);
         unit.platform().reserved_regions(endpoint.path(), |region| {
             let length = region.limit - region.base + 1;
-            list.add_direct(region.base, length, false);
+            list.add_direct(region.base, length, endpoint.relaxable);
         });
-    }
-
-    fn capable(unit: &Unit, _endpoint: &Endpoint, capability: Capability) -> bool {
-        match capability {
-            // DMA on x86 snoops the CPU's caches unless a request says otherwise.
-            Capability::CacheCoherency => true,
-            Capability::EnforceCacheCoherency | Capability::DirtyTracking => {
-                let _ = unit;
-                false
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         F_WORD_CLEAR,
         F_WORD_OFFSET, //
     },
+    qi::Qi,
     registers::Registers,
     regs::{
         self,
@@ -20,6 +21,7 @@ use crate::{
 };
 use iommu::{
     irq::MsiHw,
+    queue::Queue,
     ratelimit::RateLimit, //
 };
 use kernel::{
@@ -37,12 +39,16 @@ use kernel::{
 const SECONDS: u32 = 5;
 const MESSAGES: u32 = 10;
 
+/// How often all records are looked at for one interrupt.
+const PASSES: usize = 8;
+
 /// The fault log of one unit.
 #[pin_data]
 pub(crate) struct FaultLog {
     unit: u32,
     segment: u16,
     registers: Arc<Registers>,
+    queue: Arc<Queue<Qi>>,
     #[pin]
     limit: RateLimit,
     recorded: Atomic<u64>,
@@ -50,21 +56,31 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// The log of unit number `unit`. What was recorded before is discarded.
-    pub(crate) fn new(unit: u32, segment: u16, registers: Arc<Registers>) -> Result<Arc<Self>> {
-        let log = Arc::pin_init(
+    /// The log of unit number `unit`. Errors: `ENOMEM`.
+    pub(crate) fn new(
+        unit: u32,
+        segment: u16,
+        registers: Arc<Registers>,
+        queue: Arc<Queue<Qi>>,
+    ) -> Result<Arc<Self>> {
+        Arc::pin_init(
             pin_init!(Self {
                 unit,
                 segment,
                 registers,
+                queue,
                 limit <- RateLimit::new(SECONDS, MESSAGES),
                 recorded: Atomic::new(0),
                 overflows: Atomic::new(0),
             }),
             GFP_KERNEL,
-        )?;
-        log.take(|_| ());
-        Ok(log)
+        )
+    }
+
+    /// Discards what was recorded before the unit was taken over.
+    pub(crate) fn discard(&self) {
+        self.take(|_| ());
+        self.registers.mmio().write32(regs::FSTS, fsts::ALL);
     }
 
     /// Refused requests that the unit recorded. It does not record all of a burst.
@@ -77,30 +93,42 @@ impl FaultLog {
         self.overflows.load(Relaxed)
     }
 
-    /// Takes all records and clears them. Returns whether records were lost.
-    fn take(&self, mut with: impl FnMut(FaultRecord)) -> bool {
+    /// Takes all records and clears them, until the unit has nothing more to report:
+    /// it sends an interrupt only when the first of its status bits appears. Returns
+    /// how often records were lost.
+    fn take(&self, mut with: impl FnMut(FaultRecord)) -> u64 {
         let mmio = self.registers.mmio();
-        let caps = self.registers.caps();
-        let count = caps.fault_record_count();
-        let status = mmio.read32(regs::FSTS);
-        let first = fsts::fri(status);
-        // From the oldest on, and once around: the unit may add while we read.
-        for i in 0..count {
-            let index = (first + i) % count;
-            let at = caps.fault_record_offset() + index * regs::FRCD_STRIDE;
-            let words = [mmio.read64(at), mmio.read64(at + 8)];
-            let Some(record) = FaultRecord::decode(self.segment, words) else {
+        let count = self.registers.caps().fault_record_count();
+        let mut lost = 0;
+        // A unit that reports faster than this reads is stopped listening to; its next
+        // fault after a quiet moment interrupts again.
+        for _ in 0..PASSES {
+            let status = mmio.read32(regs::FSTS);
+            if status & (fsts::PPF | fsts::PFO) == 0 {
                 break;
-            };
+            }
+            let first = fsts::fri(status);
+            // Oldest first, and every record once: the unit fills them in a ring.
+            for i in 0..count {
+                self.take_one((first + i) % count, &mut with);
+            }
+            // Only after the records have room again.
+            if status & fsts::PFO != 0 {
+                mmio.write32(regs::FSTS, fsts::PFO);
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    fn take_one(&self, index: usize, with: &mut impl FnMut(FaultRecord)) {
+        let mmio = self.registers.mmio();
+        let at = self.registers.caps().fault_record_offset() + index * regs::FRCD_STRIDE;
+        let words = [mmio.read64(at), mmio.read64(at + 8)];
+        if let Some(record) = FaultRecord::decode(self.segment, words) {
             mmio.write32(at + F_WORD_OFFSET, F_WORD_CLEAR);
             with(record);
         }
-        // Errors of the invalidation queue stand in the same register and are the
-        // queue's to clear.
-        if status & fsts::PFO != 0 {
-            mmio.write32(regs::FSTS, fsts::PFO);
-        }
-        status & fsts::PFO != 0
     }
 }
 
@@ -127,6 +155,9 @@ impl MsiHw for FaultLog {
     }
 
     fn handle(&self) {
+        // Errors of the queue raise the same interrupt, and while one stands no fault
+        // raises another.
+        self.queue.check();
         let lost = self.take(|record| {
             self.recorded.fetch_add(1, Relaxed);
             if self.limit.allows() {
@@ -137,8 +168,8 @@ impl MsiHw for FaultLog {
                 );
             }
         });
-        if lost {
-            self.overflows.fetch_add(1, Relaxed);
+        if lost > 0 {
+            self.overflows.fetch_add(lost, Relaxed);
             if self.limit.allows() {
                 pr_err!(
                     "vtd{}: more DMA faults than the unit could record\n",

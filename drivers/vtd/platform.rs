@@ -50,14 +50,14 @@ impl Platform {
         Ok(Arc::new(Self { table }, GFP_KERNEL)?)
     }
 
-    fn dmar(&self) -> Result<Dmar<'_>> {
-        Dmar::parse(self.table.bytes()).map_err(|_| EINVAL)
+    fn dmar(&self) -> Dmar<'_> {
+        Dmar::accepted(self.table.bytes())
     }
 
     /// All units, in table order.
     pub(crate) fn units(&self) -> Result<KVec<UnitInfo>> {
         let mut units = KVec::new();
-        for unit in self.dmar()?.units() {
+        for unit in self.dmar().units() {
             units.push(
                 UnitInfo {
                     base: unit.register_base,
@@ -71,13 +71,12 @@ impl Platform {
 
     /// Register base of the unit that a device is behind.
     pub(crate) fn owner(&self, path: &Path) -> Option<u64> {
-        Some(self.dmar().ok()?.owner(path)?.register_base)
+        Some(self.dmar().owner(path)?.register_base)
     }
 
     /// Calls `with` for each reserved region that the device has to reach.
     pub(crate) fn reserved_regions(&self, path: &Path, mut with: impl FnMut(&ReservedRegion<'_>)) {
-        let Ok(dmar) = self.dmar() else { return };
-        for region in dmar.reserved_regions() {
+        for region in self.dmar().reserved_regions() {
             if region.covers(path) {
                 with(&region);
             }

@@ -186,6 +186,9 @@ pub(crate) mod fsts {
     /// Invalidation Time-out Error: a device did not answer.
     pub(crate) const ITE: u32 = 1 << 6;
 
+    /// Every bit that is cleared by writing 1.
+    pub(crate) const ALL: u32 = PFO | AFO | APF | QUEUE_ERRORS;
+
     /// All invalidation errors. Each one stops the queue until it is cleared.
     pub(crate) const QUEUE_ERRORS: u32 = IQE | ICE | ITE;
 

@@ -12,9 +12,12 @@ use crate::context::{
     TableAddress, //
 };
 use iommu::{
-    entries::Entries,
+    entries::{
+        Coherency,
+        Directory,
+        Entries, //
+    },
     locked::Permit,
-    pages::Coherency,
     source_id::{
         AliasSet,
         SourceId, //
@@ -134,7 +137,7 @@ impl ContextTable {
 
 /// The root table and the context tables that there are.
 pub(crate) struct Tables {
-    root: Entries,
+    root: Directory,
     contexts: KVec<Option<Arc<ContextTable>>>,
     coherency: Coherency,
     node: i32,
@@ -149,7 +152,7 @@ impl Tables {
             contexts.push(None, GFP_KERNEL)?;
         }
         Ok(Self {
-            root: Entries::new(node, coherency)?,
+            root: Directory::new(node, coherency)?,
             contexts,
             coherency,
             node,
@@ -180,8 +183,8 @@ impl Tables {
             }),
             GFP_KERNEL,
         )?;
+        self.root.link(bus, RootEntry::new(address).words())?;
         *place = Some(table.clone());
-        self.root.build(bus, RootEntry::new(address).words());
         Ok(table)
     }
 

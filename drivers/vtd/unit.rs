@@ -40,18 +40,16 @@ use crate::{
 };
 use iommu::{
     driver::Target,
+    entries::Coherency,
     irq::MsiIrq,
-    pages::Coherency,
+    memory,
     path::Path,
     pt::{
         PageTable,
         Vtdss,
         VtdssConfig, //
     },
-    queue::{
-        Queue,
-        Synced, //
-    },
+    queue::Queue,
     source_id::AliasSet,
     unit::UnitRef, //
 };
@@ -70,17 +68,8 @@ use kernel::{
 /// section 9.8).
 const OUTPUT_BITS: u8 = 52;
 
-/// Largest identity table, as address bits, without 1 GiB pages: 4 MiB of tables.
-const IDENTITY_BITS_2M: u32 = 40;
-/// The same with 1 GiB pages: 2 MiB of tables.
+/// Size of an identity table of 1 GiB pages, as address bits: 2 MiB of tables.
 const IDENTITY_BITS_1G: u32 = 48;
-
-/// How DMA of the identity domain gets through.
-struct Identity {
-    entry: ContextEntry,
-    /// The table of a unit without pass-through entries.
-    _table: Option<Pin<KBox<Vtdss>>>,
-}
 
 /// A unit. Lock order: `tables`, then the framework's slot lock, then the context
 /// tables' and the queue's own.
@@ -91,14 +80,18 @@ pub(crate) struct Unit {
     platform: Arc<Platform>,
     registers: Arc<Registers>,
     width: Width,
-    identity: Identity,
+    /// How DMA of the identity domain gets through.
+    identity: ContextEntry,
+    /// The table that it goes through on a unit without pass-through entries. Locked
+    /// at the end only.
+    #[pin]
+    identity_table: Mutex<Option<Pin<KBox<Vtdss>>>>,
     dids: Arc<Dids>,
     faults: Arc<FaultLog>,
     #[pin]
     fault_irq: Mutex<Option<MsiIrq<FaultLog>>>,
-    #[pin]
-    queue: Queue<Qi>,
-    /// Taken to make slots only; `None` when the unit did not stop and may read on.
+    queue: Arc<Queue<Qi>>,
+    /// Taken to make slots; `None` at the end, if the unit did not stop.
     #[pin]
     tables: Mutex<Option<Tables>>,
 }
@@ -125,20 +118,30 @@ impl Unit {
             ENODEV
         };
         let width = caps.address_width(options.address_bits).map_err(unusable)?;
-        let identity = if caps.pass_through() && !options.identity_table {
+        let (identity, identity_table) = if caps.pass_through() && !options.identity_table {
             let widest = caps.pass_through_width().map_err(unusable)?;
-            Identity {
-                entry: ContextEntry::pass_through(widest, dids::IDENTITY),
-                _table: None,
-            }
+            (ContextEntry::pass_through(widest, dids::IDENTITY), None)
         } else {
-            identity_table(&registers, width)?
+            let (entry, table) = identity_table(&registers, width).inspect_err(|e| {
+                pr_err!("vtd{number}: no identity table: error {}\n", e.to_errno());
+            })?;
+            (entry, Some(table))
         };
         let coherency = coherency(&registers);
-        let faults = FaultLog::new(number, info.segment, registers.clone())?;
+        let qi = Qi::new(registers.clone());
+        let queue = Arc::pin_init(
+            Queue::new(
+                qi,
+                qi::ORDER,
+                coherency,
+                qi::TIMEOUT,
+                c"VT-d invalidation queue",
+            ),
+            GFP_KERNEL,
+        )?;
+        let faults = FaultLog::new(number, info.segment, registers.clone(), queue.clone())?;
         let dids = Dids::new(caps.domain_count())?;
         let tables = Tables::new(coherency, NUMA_NO_NODE)?;
-        let qi = Qi::new(registers.clone());
 
         UnitRef::new(try_pin_init!(Self {
             number,
@@ -147,10 +150,11 @@ impl Unit {
             registers,
             width,
             identity,
+            identity_table <- new_mutex!(identity_table, "vtd identity table"),
             dids,
             faults,
             fault_irq <- new_mutex!(None, "vtd fault interrupt"),
-            queue <- Queue::new(qi, qi::ORDER, coherency, qi::TIMEOUT, c"vtd invalidation queue"),
+            queue,
             tables <- new_mutex!(Some(tables), "vtd tables"),
         }? Error))
     }
@@ -171,6 +175,7 @@ impl Unit {
 
     fn try_start(&self) -> Result {
         let registers = &self.registers;
+        self.faults.discard();
         registers.start_queue(self.queue.base_phys(), qi::ORDER.into())?;
 
         let root = self.tables.lock().as_ref().map(Tables::phys);
@@ -215,7 +220,7 @@ impl Unit {
             } else {
                 ", non-coherent walks"
             },
-            if self.identity._table.is_some() {
+            if self.identity_table.lock().is_some() {
                 ", identity by table"
             } else {
                 ""
@@ -224,11 +229,24 @@ impl Unit {
         Ok(())
     }
 
-    /// Switches translation off: DMA goes on untranslated. What cannot be switched off
-    /// is reported, and keeps its tables ([`Drop`]).
-    pub(crate) fn disable(&self) {
-        if self.registers.translation(false).is_err() {
+    /// Switches translation off: DMA goes on untranslated.
+    ///
+    /// Errors, with a message: `ETIMEDOUT`; the unit then keeps its tables for ever.
+    pub(crate) fn disable(&self) -> Result {
+        self.registers.translation(false).inspect_err(|_| {
             pr_err!("vtd{}: unit does not switch translation off\n", self.number);
+        })
+    }
+
+    /// Ends the fault interrupt and the queue, after which nothing of the unit calls
+    /// into this module. Context: may sleep.
+    pub(crate) fn shut_down(&self) {
+        let irq = self.fault_irq.lock().take();
+        drop(irq);
+        if self.registers.stop_queue().is_err() {
+            pr_err!("vtd{}: unit does not stop its queue\n", self.number);
+            // The unit may read the ring and write to it: its memory is given up.
+            core::mem::forget(self.queue.clone());
         }
     }
 
@@ -277,7 +295,7 @@ impl Unit {
     pub(crate) fn entry(&self, target: &Target<'_, Vtd>) -> ContextEntry {
         match target {
             Target::Blocked => ContextEntry::blocked(),
-            Target::Identity => self.identity.entry,
+            Target::Identity => self.identity,
             Target::Paging { root, tag } => {
                 let width = Width::from_aw(root.address_width).unwrap_or(self.width);
                 // generic_pt's tables are pages. If one were not, refusing DMA is safe.
@@ -301,13 +319,6 @@ impl Unit {
             && u32::from(config.address_bits) <= caps.mgaw()
             && config.page_sizes & !caps.page_sizes() == 0
             && (config.incoherent || caps.coherent())
-    }
-
-    /// Gives descriptors to the unit and waits for them. Context: atomic.
-    pub(crate) fn submit(&self, descriptors: &[[u64; 2]]) -> Result<Synced> {
-        // Before the descriptors: what they make the unit fetch again must be there.
-        self.registers.flush_write_buffer()?;
-        self.queue.submit(descriptors)
     }
 }
 
@@ -333,41 +344,40 @@ fn table_config(registers: &Registers, width: Width) -> VtdssConfig {
 }
 
 /// An identity domain for units without pass-through entries: a table that maps
-/// every address to itself.
-fn identity_table(registers: &Registers, width: Width) -> Result<Identity> {
+/// every address to itself, up to the end of RAM at least.
+///
+/// Errors: `ERANGE` if the unit does not reach all RAM; `ENOMEM`.
+fn identity_table(registers: &Registers, width: Width) -> Result<(ContextEntry, Pin<KBox<Vtdss>>)> {
     let caps = registers.caps();
-    let largest = if caps.pages_1g() {
-        IDENTITY_BITS_1G
+    let reach = 1u64 << caps.iova_bits(width);
+    let ram = memory::top_of_ram();
+    if ram > reach {
+        return Err(ERANGE);
+    }
+    // Devices' own memory, above RAM, costs little with large pages only.
+    let wanted = if caps.pages_1g() {
+        1 << IDENTITY_BITS_1G
     } else {
-        IDENTITY_BITS_2M
+        ram.max(1 << 32)
     };
-    let bits = caps.iova_bits(width).min(largest);
     let config = table_config(registers, width);
     let mut table = KBox::pin_init(Vtdss::new(config, NUMA_NO_NODE), GFP_KERNEL)?;
-    table.as_mut().map_own(0, 0, 1 << bits)?;
+    table
+        .as_mut()
+        .map_own(0, 0, wanted.next_multiple_of(1 << 30).min(reach))?;
     let root = table.root();
     let address = TableAddress::new(root.phys).map_err(|_| EINVAL)?;
-    Ok(Identity {
-        entry: ContextEntry::paging(address, width, dids::IDENTITY),
-        _table: Some(table),
-    })
+    Ok((ContextEntry::paging(address, width, dids::IDENTITY), table))
 }
 
 #[pinned_drop]
 impl PinnedDrop for Unit {
     fn drop(self: Pin<&mut Self>) {
-        let stopped = self
-            .registers
-            .translation(false)
-            .and_then(|()| self.registers.stop_queue());
-        // The fault interrupt goes while the registers are there.
-        drop(self.fault_irq.lock().take());
-        if stopped.is_err() {
-            pr_err!(
-                "vtd{}: unit does not stop: leaking its tables\n",
-                self.number
-            );
+        let off = self.disable();
+        self.shut_down();
+        if off.is_err() {
             core::mem::forget(self.tables.lock().take());
+            core::mem::forget(self.identity_table.lock().take());
         }
     }
 }

@@ -66,6 +66,11 @@ module! {
     },
 }
 
+/// The line that says why the module is not loaded, for steps that print none.
+fn failed(step: &'static str) -> impl Fn(&Error) {
+    move |e| pr_err!("{step} failed: error {}\n", e.to_errno())
+}
+
 /// Everything that is undone when the module goes, in the order of the fields.
 struct VtdModule {
     _stats: Stats,
@@ -101,10 +106,19 @@ impl Translation {
 impl Drop for Translation {
     fn drop(&mut self) {
         // Off first: DMA that has passed through until now goes on untranslated.
+        let mut all_off = true;
         for unit in &self.units {
-            unit.disable();
+            all_off &= unit.disable().is_ok();
         }
-        self.boot.end();
+        if all_off {
+            self.boot.end();
+        } else {
+            // Their DMA still goes through these entries.
+            core::mem::forget(self.boot.clone());
+        }
+        for unit in &self.units {
+            unit.shut_down();
+        }
     }
 }
 
@@ -132,19 +146,24 @@ impl kernel::Module for VtdModule {
         }
         // Ports are bound at boot, and a device with a driver is not probed. They get
         // their driver back when this is dropped, at the latest.
-        let ports = ReleasedPorts::release(|_| true)?;
+        let ports = ReleasedPorts::release(|_| true).inspect_err(failed("releasing the ports"))?;
 
         // What is added while entries are made would have none.
         let functions = RescanLock::new();
-        let translation = Translation::start(&units)?;
-        let notifier = PciNotifier::register(translation.boot.clone())?;
-        let registration = Registration::new(c"vtd", units)?;
-        translation.boot.settle()?;
+        let translation =
+            Translation::start(&units).inspect_err(failed("keeping devices at work"))?;
+        let notifier = PciNotifier::register(translation.boot.clone())
+            .inspect_err(failed("watching the PCI bus"))?;
+        // The last that can fail: from here on drivers bind to what is translated.
+        let stats = Stats::new(&units).inspect_err(failed("making debugfs files"))?;
+        let registration = Registration::new(c"vtd", units)
+            .inspect_err(failed("registering with the IOMMU core"))?;
+        translation.boot.settle();
         drop(functions);
         drop(ports);
 
         Ok(Self {
-            _stats: Stats::new(registration.units())?,
+            _stats: stats,
             _notifier: notifier,
             _registration: registration,
             _translation: translation,
