@@ -25,6 +25,8 @@ shell: modules
 	@$(VM) --shell
 
 check:
+	@$(TOOLBOX) tools/build stock
+	@$(TOOLBOX) tools/build debug
 	@tools/check $(TEST)
 
 clippy:

@@ -39,8 +39,8 @@ use kernel::{
 const SECONDS: u32 = 5;
 const MESSAGES: u32 = 10;
 
-/// How often all records are looked at for one interrupt.
-const PASSES: usize = 8;
+/// How often all records are looked at for one interrupt, some milliseconds in all.
+const PASSES: usize = 1000;
 
 /// The fault log of one unit.
 #[pin_data]
@@ -100,12 +100,10 @@ impl FaultLog {
         let mmio = self.registers.mmio();
         let count = self.registers.caps().fault_record_count();
         let mut lost = 0;
-        // A unit that reports faster than this reads is stopped listening to; its next
-        // fault after a quiet moment interrupts again.
         for _ in 0..PASSES {
             let status = mmio.read32(regs::FSTS);
             if status & (fsts::PPF | fsts::PFO) == 0 {
-                break;
+                return lost;
             }
             let first = fsts::fri(status);
             // Oldest first, and every record once: the unit fills them in a ring.
@@ -118,6 +116,10 @@ impl FaultLog {
                 lost += 1;
             }
         }
+        pr_err!(
+            "vtd{}: DMA faults come faster than they can be read: no more reports\n",
+            self.unit
+        );
         lost
     }
 

@@ -5,7 +5,7 @@
 # USB disk, igb and e1000e.
 #
 # variant ours: --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
-# variant strict: --policy strict --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
+# variant strict on stock: --policy strict --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
 # variant in-tree: --in-tree --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
 # timeout: 90
 
@@ -134,9 +134,16 @@ ktap_test_result "load" load
 ktap_test_result "NVMe" nvme_disk
 ktap_test_result "AHCI disk" ahci_disk
 ktap_test_result "USB disk behind xHCI" usb_disk
-ktap_test_result "igb and e1000e reach each other" quiet network
-ktap_test_result "data from igb to e1000e" to_e1000e
-ktap_test_result "data from e1000e to igb" to_igb
+if [ -e /proc/self/ns/net ]; then
+	ktap_test_result "igb and e1000e reach each other" quiet network
+	ktap_test_result "data from igb to e1000e" to_e1000e
+	ktap_test_result "data from e1000e to igb" to_igb
+else
+	# In one namespace the two would talk over the loopback interface.
+	ktap_test_skip "igb and e1000e reach each other (no network namespaces)"
+	ktap_test_skip "data from igb to e1000e"
+	ktap_test_skip "data from e1000e to igb"
+fi
 ktap_test_result "no faults" no_faults
 [ -n "$peer" ] && kill $peer
 ktap_finished

@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # A disk that is plugged after the driver was loaded is probed and works, twice.
+# Requests come by ACPI here; hotplug-native.sh is this with native hotplug.
 #
 # variant acpi: --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1
-# variant native: --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
 # variant in-tree-acpi: --in-tree --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1
-# variant in-tree-native: --in-tree --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
 # timeout: 90
 
 . /selftests/lib.sh

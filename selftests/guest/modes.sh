@@ -4,16 +4,13 @@
 # NVMe traffic in every mode of the emulated unit and of the kernel's policy:
 # checksummed, and with the domain type that was asked for.
 #
-# variant default:
-# variant 39-bit: --iommu-opt aw-bits=39
-# variant 48-bit: --iommu-opt aw-bits=48
+# variant 39-bit on stock: --iommu-opt aw-bits=39
+# variant 48-bit on stock: --policy lazy --iommu-opt aw-bits=48 --iommu-opt caching-mode=off
 # variant caching-mode: --iommu-opt caching-mode=on
-# variant no-caching-mode: --iommu-opt caching-mode=off
 # variant strict: --policy strict
-# variant lazy: --policy lazy
-# variant passthrough: --policy identity
+# variant passthrough on stock: --policy identity
 # variant passthrough-by-table: --policy identity
-# variant 48-bit-with-39-bit-tables: --iommu-opt aw-bits=48
+# variant 48-bit-with-39-bit-tables on stock: --iommu-opt aw-bits=48
 # variant 39-bit-caching-mode-strict: --policy strict --iommu-opt aw-bits=39 --iommu-opt caching-mode=on
 # variant in-tree-strict: --in-tree --policy strict
 # variant in-tree-passthrough: --in-tree --policy identity
@@ -31,7 +28,7 @@ types()
 	case $VARIANT in
 	*passthrough*) echo identity ;;
 	*strict*) echo DMA ;;
-	*39-bit* | *48-bit* | lazy | default | no-caching-mode) echo DMA-FQ ;;
+	*39-bit* | *48-bit*) echo DMA-FQ ;;
 	caching-mode) echo DMA DMA-FQ ;;
 	esac
 }

@@ -7,7 +7,7 @@
 # variant strict: --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant lazy: --policy lazy --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
-# variant 39-bit: --policy strict --iommu-opt aw-bits=39 --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
+# variant 39-bit on stock: --policy strict --iommu-opt aw-bits=39 --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant in-tree: --in-tree --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # timeout: 60
 

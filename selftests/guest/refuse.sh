@@ -9,12 +9,12 @@
 # variant intremap: --intremap --nvme 1
 # variant parameters: --nvme 1
 # variant dmar-36: --nvme 1 --copy selftests/guest/dmar/36.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-47: --nvme 1 --copy selftests/guest/dmar/47.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-48: --nvme 1 --copy selftests/guest/dmar/48.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-51: --nvme 1 --copy selftests/guest/dmar/51.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-63: --nvme 1 --copy selftests/guest/dmar/63.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-71: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
-# variant dmar-88: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-47 on stock: --nvme 1 --copy selftests/guest/dmar/47.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-48 on stock: --nvme 1 --copy selftests/guest/dmar/48.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-51 on stock: --nvme 1 --copy selftests/guest/dmar/51.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-63 on stock: --nvme 1 --copy selftests/guest/dmar/63.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-71 on stock: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
+# variant dmar-88 on stock: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
 # timeout: 60
 
 . /selftests/lib.sh

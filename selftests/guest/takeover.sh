@@ -5,7 +5,7 @@
 # named, and adopted once they were removed and found again.
 #
 # variant lazy: --nvme 2
-# variant strict: --policy strict --nvme 2
+# variant strict on stock: --policy strict --nvme 2
 # variant identity-table: --nvme 2
 # timeout: 90
 

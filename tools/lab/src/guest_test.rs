@@ -4,6 +4,7 @@
 //! which machines they want.
 //!
 //!   # variant NAME: OPTIONS OF VM    one run for each; one at least
+//!   # variant NAME on stock: OPTIONS on one kernel only, where others add nothing
 //!   # kernels: stock debug           default: both
 //!   # timeout: SECONDS               default: 120; debug kernels get four times that
 //!
@@ -32,7 +33,7 @@ pub struct GuestRun {
 /// All runs of one script, for those of its kernels that are in `kernels`.
 fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>> {
     let test = script.file_stem().unwrap_or_default().to_string_lossy();
-    let mut variants: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut variants: Vec<(&str, Option<&str>, Vec<String>)> = Vec::new();
     let mut wanted = vec!["stock", "debug"];
     let mut timeout = 120;
     for line in text.lines() {
@@ -40,10 +41,18 @@ fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>>
             continue;
         };
         if let Some(name) = key.strip_prefix("variant ") {
-            if variants.iter().any(|(n, _)| *n == name) {
+            let (name, only) = match name.split_once(" on ") {
+                Some((name, kernel)) => (name, Some(kernel)),
+                None => (name, None),
+            };
+            if variants.iter().any(|(n, ..)| *n == name) {
                 bail!("variant {name} is there twice");
             }
-            variants.push((name, value.split_whitespace().map(String::from).collect()));
+            if let Some(k) = only.filter(|k| !["stock", "debug"].contains(k)) {
+                bail!("there is no kernel '{k}'");
+            }
+            let options = value.split_whitespace().map(String::from).collect();
+            variants.push((name, only, options));
         } else if key == "kernels" {
             wanted = value.split_whitespace().collect();
             if let Some(k) = wanted.iter().find(|k| !["stock", "debug"].contains(k)) {
@@ -59,7 +68,10 @@ fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>>
     }
     let mut runs = Vec::new();
     for kernel in wanted.iter().filter(|k| kernels.iter().any(|w| w == *k)) {
-        for (variant, options) in &variants {
+        for (variant, only, options) in &variants {
+            if only.is_some_and(|only| only != *kernel) {
+                continue;
+            }
             let control = options.iter().any(|o| o == "--in-tree");
             if control && *kernel == "debug" && wanted.contains(&"stock") {
                 continue;
@@ -230,14 +242,7 @@ mod tests {
                     # timeout: 30\nrest: here\n";
         let all = runs(text, &BOTH).unwrap();
         let names: Vec<&str> = all.iter().map(|r| r.name.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "smoke/a/stock",
-                "smoke/b/stock",
-                "smoke/a/debug",
-            ]
-        );
+        assert_eq!(names, ["smoke/a/stock", "smoke/b/stock", "smoke/a/debug",]);
         assert_eq!(all[1].options, ["--in-tree", "--nvme", "1"]);
         assert_eq!((all[0].timeout, all[2].timeout), (30, 120));
     }
@@ -247,6 +252,9 @@ mod tests {
         let text = "# variant a:\n# kernels: debug\n";
         assert_eq!(runs(text, &BOTH).unwrap().len(), 1);
         assert!(runs(text, &["stock"]).unwrap().is_empty());
+        let text = "# variant a on debug:\n# variant b:\n";
+        assert_eq!(runs(text, &["stock"]).unwrap().len(), 1);
+        assert_eq!(runs(text, &["debug"]).unwrap().len(), 2);
     }
 
     #[test]
@@ -257,6 +265,8 @@ mod tests {
             "# variant a:\n# variant a:\n",
             "# variant a:\n# kernels: stok\n",
             "# variant a:\n# timeout: soon\n",
+            "# variant a on stok:\n",
+            "# variant a:\n# variant a on debug:\n",
         ] {
             assert!(runs(text, &BOTH).is_err(), "{text:?}");
         }

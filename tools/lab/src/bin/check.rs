@@ -26,7 +26,7 @@ struct Options {
     list: bool,
 
     /// Guests at a time
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = default_jobs(), value_name = "N")]
     jobs: usize,
 
     /// Kernels to run guest tests on
@@ -147,6 +147,11 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
     }
     let chosen = all.into_iter().filter(|j| selected(&j.name(), &o.tests));
     Ok(chosen.collect())
+}
+
+/// Guests have two virtual CPUs, and wait for something most of the time.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| (n.get() / 2).max(2))
 }
 
 fn run(o: &Options) -> Result<ExitCode> {
