@@ -66,6 +66,12 @@ impl Kernel {
         self.dir.join("modules").join(&self.release)
     }
 
+    /// Parameters that this kernel cannot do without.
+    pub fn boot_args(&self) -> String {
+        let args = std::fs::read_to_string(self.dir.join("boot-args"));
+        args.unwrap_or_default().trim().to_string()
+    }
+
     pub fn source(&self) -> PathBuf {
         self.dir.join("src")
     }

@@ -77,7 +77,8 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
     arg("-m", format!("{}M", o.mem));
     arg("-kernel", kernel.image().display().to_string());
     arg("-initrd", format!("/dev/fd/{FD_INITRD}"));
-    arg("-append", kernel_params(o));
+    let params = format!("{} {}", kernel_params(o), kernel.boot_args());
+    arg("-append", params.trim_end().into());
     arg("-chardev", format!("socket,id=qmp,fd={FD_QMP}"));
     arg("-object", "monitor-qmp,id=qmp,chardev=qmp".into());
 
