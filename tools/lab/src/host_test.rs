@@ -53,7 +53,6 @@ impl HostTest {
             .args(["-c", &format!("exec 2>&1; {}", self.command)])
             .current_dir(kernel::tree())
             .env("TERM", "dumb")
-            .env("CARGO_TARGET_DIR", kernel::cache()?.join("lab"))
             .output()
             .context("cannot run sh")?;
         std::fs::write(&log, &out.stdout)
