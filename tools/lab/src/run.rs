@@ -88,7 +88,7 @@ struct Connections {
     monitor: UnixStream,
 }
 
-fn start(o: &Options, kernel: &Kernel, kvm: bool) -> Result<(Qemu, Connections)> {
+fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu, Connections)> {
     let mut fds = Vec::new();
     let mut inherit = |fd: OwnedFd, child_fd: i32| {
         fds.push(FdMapping {
@@ -142,6 +142,9 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool) -> Result<(Qemu, Connections)>
     command.args(args).fd_mappings(fds)?;
     if !o.shell {
         command.stdin(Stdio::null()).stdout(Stdio::null());
+    }
+    if silent {
+        command.stderr(Stdio::null());
     }
     let child = command.spawn().context("cannot start QEMU")?;
     let connections = Connections {
@@ -229,7 +232,7 @@ fn watch(
     }
 }
 
-/// Runs a guest to its end. `silent` keeps its output off standard output.
+/// Runs a guest to its end. `silent` keeps its output and QEMU's off the terminal.
 pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
     let kernel = Kernel::find(&o.kernel)?;
     let kvm = accel::use_kvm(o)?;
@@ -243,7 +246,7 @@ pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
     };
     interrupted();
 
-    let (mut qemu, connections) = start(o, &kernel, kvm)?;
+    let (mut qemu, connections) = start(o, &kernel, kvm, silent)?;
     let mut listener = Listener {
         log,
         show_kernel: !silent && !o.quiet,
