@@ -7,6 +7,7 @@ use crate::{
     bindings,
     domain::Domain,
     driver::Driver,
+    endpoint::Device,
     gather::Gather,
     invalidation::Invalidation,
     ops,
@@ -64,6 +65,23 @@ pub(crate) const fn fixed_domain(
     }
 }
 
+/// Runs an attach on what `probe_device` made of the device.
+///
+/// # Safety
+///
+/// `dev` was probed by `D` and is not released during the call.
+unsafe fn with_device<D: Driver>(
+    dev: *mut bindings::device,
+    attach: impl FnOnce(&Device<D>) -> Result,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: By the contract.
+        let device = unsafe { ops::device::<D>(dev) };
+        attach(&device)?;
+        Ok(0)
+    })
+}
+
 /// `iommu_domain_ops::attach_dev` of paging domains.
 ///
 /// # Safety
@@ -74,15 +92,11 @@ unsafe extern "C" fn attach_paging<D: Driver>(
     dev: *mut bindings::device,
     _old: *mut bindings::iommu_domain,
 ) -> c_int {
-    from_result(|| {
-        // SAFETY: The core attaches probed devices only, and not after their release.
-        let device = unsafe { ops::device::<D>(dev) };
-        // SAFETY: The core checked that the domain is of these operations (`owner`), and
-        // holds its reference over the call.
-        let domain: Arc<Domain<D>> = unsafe { Domain::get(domain) };
-        attach::paging(&device, domain)?;
-        Ok(0)
-    })
+    // SAFETY: The core checked that the domain is of these operations (`owner`), and
+    // holds its reference over the call.
+    let domain: Arc<Domain<D>> = unsafe { Domain::get(domain) };
+    // SAFETY: The core attaches probed devices only, and not after their release.
+    unsafe { with_device::<D>(dev, |device| attach::paging(device, domain)) }
 }
 
 /// `iommu_domain_ops::attach_dev` of the identity domain.
@@ -95,12 +109,8 @@ unsafe extern "C" fn attach_identity<D: Driver>(
     dev: *mut bindings::device,
     _old: *mut bindings::iommu_domain,
 ) -> c_int {
-    from_result(|| {
-        // SAFETY: As in `attach_paging`.
-        let device = unsafe { ops::device::<D>(dev) };
-        attach::identity::<D>(&device)?;
-        Ok(0)
-    })
+    // SAFETY: The core attaches probed devices only, and not after their release.
+    unsafe { with_device::<D>(dev, attach::identity) }
 }
 
 /// `iommu_domain_ops::attach_dev` of the blocked domain.
@@ -113,12 +123,8 @@ unsafe extern "C" fn attach_blocked<D: Driver>(
     dev: *mut bindings::device,
     _old: *mut bindings::iommu_domain,
 ) -> c_int {
-    from_result(|| {
-        // SAFETY: As in `attach_paging`.
-        let device = unsafe { ops::device::<D>(dev) };
-        attach::blocked::<D>(&device)?;
-        Ok(0)
-    })
+    // SAFETY: The core attaches probed devices only, and not after their release.
+    unsafe { with_device::<D>(dev, attach::blocked) }
 }
 
 /// `iommu_domain_ops::flush_iotlb_all`.

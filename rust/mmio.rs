@@ -158,12 +158,6 @@ impl Mmio {
         poll(timeout, || self.read32(offset), cond)
     }
 
-    /// Reads the 64-bit register at `offset` until `cond` holds for its value, and
-    /// returns that value; otherwise as [`Mmio::poll32`].
-    pub fn poll64(&self, offset: usize, timeout: Delta, cond: impl Fn(u64) -> bool) -> Result<u64> {
-        poll(timeout, || self.read64(offset), cond)
-    }
-
     /// Returns the address of the register of type `T` at `offset`, if it is inside.
     #[inline]
     fn register<T>(&self, offset: usize) -> Option<*mut c_void> {

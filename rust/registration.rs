@@ -98,11 +98,6 @@ impl<D: Driver> Registration<D> {
         }
         Ok(this)
     }
-
-    /// The registered units.
-    pub fn units(&self) -> &[UnitRef<D>] {
-        &self.units
-    }
 }
 
 impl<D: Driver> Drop for Registration<D> {

@@ -108,11 +108,6 @@ impl<T: PciObserver> PciNotifier<T> {
             GFP_KERNEL,
         )
     }
-
-    /// Who is told.
-    pub fn observer(&self) -> &T {
-        &self.observer
-    }
 }
 
 #[pinned_drop]

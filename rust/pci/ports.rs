@@ -73,11 +73,6 @@ impl ReleasedPorts {
         unsafe { bindings::device_release_driver(dev) };
         Ok(())
     }
-
-    /// Number of ports that were unbound.
-    pub fn count(&self) -> usize {
-        self.ports.len()
-    }
 }
 
 impl Drop for ReleasedPorts {
