@@ -14,6 +14,8 @@
 //! When 4 fails, the old entry is put back and the new tag and table are leaked:
 //! the hardware may have seen either. When 5 fails, the old ones are leaked. What is
 //! leaked stays with its flushers, so that they do not free anything either.
+//!
+//! A parked device goes through the same steps, but its entry is blocked instead.
 
 use crate::{
     attached::{
@@ -30,10 +32,12 @@ use crate::{
         Attachment,
         Device,
         Endpoint,
+        Place,
         State, //
     },
     invalidation::Invalidation,
     locked::Locked,
+    pci::Function,
     queue::Synced, //
 };
 use kernel::{
@@ -53,7 +57,7 @@ fn program<D: Driver>(endpoint: &Endpoint<D>, target: &Target<'_, D>, batch: &mu
     );
 }
 
-/// Programs an entry that no domain's flushers have to know of, and waits.
+/// Programs an entry that no domain's flushers have to learn of, and waits.
 pub(crate) fn program_static<D: Driver>(
     endpoint: &Endpoint<D>,
     target: &Target<'_, D>,
@@ -76,12 +80,19 @@ fn target_of<D: Driver>(state: &State<D>) -> Option<Target<'_, D>> {
     }
 }
 
+/// Whether the device's entry has to be blocked whatever the core wants. Never where
+/// firmware uses the device too.
+fn is_parked<D: Driver>(device: &Device<D>, place: &Place<D>) -> bool {
+    place.parked && device.firmware.lock().is_empty()
+}
+
 /// Step 5: leaves the state that an endpoint has been moved away from.
 ///
 /// The node is taken from the flushers last: until the hardware has forgotten the tag,
 /// a flush that did not reach it must not pass for a proof. When the invalidation
 /// fails the node stays, so that those flushes fail too, and free nothing.
-fn retire<D: Driver>(endpoint: &Arc<Endpoint<D>>, old: State<D>) {
+fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
+    let endpoint = &device.endpoint;
     let State::Paging(old) = old else { return };
     let mut batch = Batch::<D>::new(&endpoint.unit);
     D::invalidate(&endpoint.unit, &old.tag, &Invalidation::All, &mut batch);
@@ -92,7 +103,8 @@ fn retire<D: Driver>(endpoint: &Arc<Endpoint<D>>, old: State<D>) {
         }
         Err(e) => {
             pr_err!(
-                "invalidation after detach failed ({}): leaking the old page table\n",
+                "{}: invalidation after detach failed ({}): leaking the old page table\n",
+                &*device.name,
                 e.to_errno()
             );
             core::mem::forget(old);
@@ -100,21 +112,51 @@ fn retire<D: Driver>(endpoint: &Arc<Endpoint<D>>, old: State<D>) {
     }
 }
 
+/// Refuses to change the default domain under memory that a driver has left to the driver
+/// core: after the group's ownership was dropped, the core still frees DMA memory that the
+/// driver had tied to the device, and would unmap it from the new domain.
+///
+/// The DMA API's domains are the default ones; other domains come by way of blocked.
+fn check_default<D: Driver>(device: &Device<D>, dev: Function<'_>, place: &Place<D>) -> Result {
+    let on_default = match &place.state {
+        State::Identity => true,
+        State::Paging(at) => at.domain.is_default(),
+        _ => false,
+    };
+    let uses_dma_api = device.bound.lock().as_ref().is_some_and(|b| !b.manages_dma);
+    if on_default && uses_dma_api && dev.has_driver() {
+        pr_info!(
+            "{}: its driver's memory is being freed, the default domain stays\n",
+            &*device.name
+        );
+        return Err(EBUSY);
+    }
+    Ok(())
+}
+
 /// Moves the device to a paging domain.
 ///
-/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `ENOMEM`,
-/// `ENOSPC`, `ETIMEDOUT`, `EIO`; the device then stays where it was.
+/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `EBUSY` (see
+/// [`check_default`]), `ENOMEM`, `ENOSPC`, `ETIMEDOUT`, `EIO`; the device then stays
+/// where it was.
 ///
 /// Context: may sleep; `group->mutex` or nothing held.
-pub(crate) fn paging<D: Driver>(device: &Device<D>, domain: Arc<Domain<D>>) -> Result {
+pub(crate) fn paging<D: Driver>(
+    device: &Device<D>,
+    dev: Function<'_>,
+    domain: Arc<Domain<D>>,
+) -> Result {
     let endpoint = &device.endpoint;
     let unit = &endpoint.unit;
-    let mut state = device.state.lock();
+    let mut place = device.place.lock();
 
-    match &*state {
+    match &place.state {
         State::Released => return Err(ENODEV),
         State::Paging(at) if Arc::ptr_eq(&at.domain, &domain) => return Ok(()),
         _ => {}
+    }
+    if domain.is_default() {
+        check_default(device, dev, &place)?;
     }
     D::compatible(unit, &endpoint.facts, &domain.config)?;
     if D::flush_new_mappings(unit) && !domain.flushes_new {
@@ -129,19 +171,25 @@ pub(crate) fn paging<D: Driver>(device: &Device<D>, domain: Arc<Domain<D>>) -> R
         endpoint: endpoint.clone(),
         tag: tag.clone(),
     };
+    let parked = is_parked(device, &place);
     let mut batch = Batch::<D>::new(unit);
     attached::insert(&domain.attached, node, || {
-        let to: Target<'_, D> = Target::Paging {
-            root: domain.root(),
-            tag: &tag,
+        let to: Target<'_, D> = if parked {
+            Target::Blocked
+        } else {
+            Target::Paging {
+                root: domain.root(),
+                tag: &tag,
+            }
         };
         program(endpoint, &to, &mut batch);
     })?;
 
     if let Err(e) = batch.sync() {
-        undo(endpoint, &state);
+        undo(device, &place);
         pr_err!(
-            "attach was not acknowledged ({}): leaking the new page table\n",
+            "{}: attach was not acknowledged ({}): leaking the new page table\n",
+            &*device.name,
             e.to_errno()
         );
         // Its node stays, as in `retire`.
@@ -150,16 +198,20 @@ pub(crate) fn paging<D: Driver>(device: &Device<D>, domain: Arc<Domain<D>>) -> R
     }
 
     let new = State::Paging(Attachment { domain, tag });
-    retire(endpoint, core::mem::replace(&mut *state, new));
+    retire(device, core::mem::replace(&mut place.state, new));
     Ok(())
 }
 
 /// Puts back the entry of the state that an attach was to leave.
-fn undo<D: Driver>(endpoint: &Endpoint<D>, state: &State<D>) {
+fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) {
+    let old = target_of(&place.state).filter(|_| !is_parked(device, place));
     // Before the first attach there is no entry to go back to; blocked is safe.
-    let target = target_of(state).unwrap_or(Target::Blocked);
-    if program_static(endpoint, &target).is_err() {
-        pr_err!("the old translation was put back, but not acknowledged\n");
+    let target = old.unwrap_or(Target::Blocked);
+    if program_static(&device.endpoint, &target).is_err() {
+        pr_err!(
+            "{}: the old translation was put back, but not acknowledged\n",
+            &*device.name
+        );
     }
 }
 
@@ -168,38 +220,41 @@ fn undo<D: Driver>(endpoint: &Endpoint<D>, state: &State<D>) {
 /// The core does not expect these to fail. When the hardware does not acknowledge,
 /// the entry in memory stands all the same and what it replaced is leaked.
 ///
-/// Errors: `ENODEV` after release. Context: may sleep.
-fn fixed<D: Driver>(device: &Device<D>, to: State<D>) -> Result {
-    let endpoint = &device.endpoint;
-    let mut state = device.state.lock();
+/// Errors: `ENODEV` after release, and to identity `EBUSY` (see [`check_default`]).
+///
+/// Context: may sleep.
+fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Result {
+    let mut place = device.place.lock();
 
-    match (&*state, &to) {
+    match (&place.state, &to) {
         (State::Released, _) => return Err(ENODEV),
         (State::Blocked, State::Blocked) | (State::Identity, State::Identity) => return Ok(()),
+        (_, State::Identity) => check_default(device, dev, &place)?,
         _ => {}
     }
-    if let Some(target) = target_of(&to) {
-        if let Err(e) = program_static(endpoint, &target) {
-            pr_err!(
-                "change to a fixed translation was not acknowledged ({})\n",
-                e.to_errno()
-            );
-            core::mem::forget(core::mem::replace(&mut *state, to));
-            return Ok(());
-        }
+    let wanted = target_of(&to).filter(|_| !is_parked(device, &place));
+    let target = wanted.unwrap_or(Target::Blocked);
+    if let Err(e) = program_static(&device.endpoint, &target) {
+        pr_err!(
+            "{}: change to a fixed translation was not acknowledged ({})\n",
+            &*device.name,
+            e.to_errno()
+        );
+        core::mem::forget(core::mem::replace(&mut place.state, to));
+        return Ok(());
     }
-    retire(endpoint, core::mem::replace(&mut *state, to));
+    retire(device, core::mem::replace(&mut place.state, to));
     Ok(())
 }
 
 /// Moves the device to the identity domain; see [`fixed`].
-pub(crate) fn identity<D: Driver>(device: &Device<D>) -> Result {
-    fixed(device, State::Identity)
+pub(crate) fn identity<D: Driver>(device: &Device<D>, dev: Function<'_>) -> Result {
+    fixed(device, dev, State::Identity)
 }
 
 /// Moves the device to the blocked domain; see [`fixed`].
-pub(crate) fn blocked<D: Driver>(device: &Device<D>) -> Result {
-    fixed(device, State::Blocked)
+pub(crate) fn blocked<D: Driver>(device: &Device<D>, dev: Function<'_>) -> Result {
+    fixed(device, dev, State::Blocked)
 }
 
 /// Ends the device's life here. Nothing is programmed for it afterwards.
@@ -210,17 +265,70 @@ pub(crate) fn blocked<D: Driver>(device: &Device<D>) -> Result {
 ///
 /// Context: may sleep.
 pub(crate) fn release<D: Driver>(device: &Device<D>) {
-    let mut state = device.state.lock();
-    let old = core::mem::replace(&mut *state, State::Released);
+    let mut place = device.place.lock();
+    let old = core::mem::replace(&mut place.state, State::Released);
     if matches!(old, State::Paging(_)) {
         if let Err(e) = program_static(&device.endpoint, &Target::Blocked) {
             pr_err!(
-                "release was not acknowledged ({}): leaking the page table\n",
+                "{}: release was not acknowledged ({}): leaking the page table\n",
+                &*device.name,
                 e.to_errno()
             );
             core::mem::forget(old);
             return;
         }
     }
-    retire(&device.endpoint, old);
+    retire(device, old);
+}
+
+/// Blocks the device's entry, or gives it back what the core wants, and leaves the
+/// device's place as it is.
+fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
+    let mut place = device.place.lock();
+    place.parked = parked;
+    let Some(wanted) = target_of(&place.state) else {
+        return;
+    };
+    let target = if is_parked(device, &place) {
+        Target::Blocked
+    } else {
+        wanted
+    };
+    if let Err(e) = program_static(&device.endpoint, &target) {
+        pr_err!(
+            "{}: a change of its driver was not acknowledged ({})\n",
+            &*device.name,
+            e.to_errno()
+        );
+    }
+}
+
+/// Keeps all DMA of the device blocked until [`unpark`]. Context: may sleep.
+pub(crate) fn park<D: Driver>(device: &Device<D>) {
+    set_parked(device, true);
+}
+
+/// Ends [`park`]. Context: may sleep.
+pub(crate) fn unpark<D: Driver>(device: &Device<D>) {
+    set_parked(device, false);
+}
+
+/// Completes what is still to be invalidated for the device, after its driver has gone.
+///
+/// Context: may sleep.
+pub(crate) fn dma_cleanup<D: Driver>(device: &Device<D>) {
+    let place = device.place.lock();
+    let State::Paging(at) = &place.state else {
+        return;
+    };
+    let endpoint = &device.endpoint;
+    let mut batch = Batch::<D>::new(&endpoint.unit);
+    D::dma_cleanup(&endpoint.unit, &endpoint.facts, &at.tag, &mut batch);
+    if let Err(e) = batch.sync() {
+        pr_err!(
+            "{}: what its driver had unmapped may still be reachable ({})\n",
+            &*device.name,
+            e.to_errno()
+        );
+    }
 }

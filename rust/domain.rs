@@ -77,6 +77,16 @@ impl<D: Driver> Domain<D> {
         self.table.as_pt_iommu().cast()
     }
 
+    /// Whether the DMA API maps here: the default domain of a group.
+    pub(crate) fn is_default(&self) -> bool {
+        let domain = self.as_iommu_domain();
+        // SAFETY: The domain is part of `self`; only the place is formed.
+        let kind = unsafe { &raw const (*domain).type_ };
+        // SAFETY: Valid as above. The core sets it before the first attach; later changes,
+        // from strict to lazy, leave the bit that is asked for as it is.
+        unsafe { kind.read_volatile() & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
+    }
+
     /// # Safety
     ///
     /// `domain` came from [`into_core`](Self::into_core) of the same driver, and its

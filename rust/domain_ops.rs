@@ -11,7 +11,9 @@ use crate::{
     gather::Gather,
     invalidation::Invalidation,
     ops,
-    pt::PageTable, //
+    pci::Function,
+    pt::PageTable,
+    raw, //
 };
 use kernel::{
     error::from_result,
@@ -72,12 +74,14 @@ pub(crate) const fn fixed_domain(
 /// `dev` was probed by `D` and is not released during the call.
 unsafe fn with_device<D: Driver>(
     dev: *mut bindings::device,
-    attach: impl FnOnce(&Device<D>) -> Result,
+    attach: impl FnOnce(&Device<D>, Function<'_>) -> Result,
 ) -> c_int {
     from_result(|| {
         // SAFETY: By the contract.
         let device = unsafe { ops::device::<D>(dev) };
-        attach(&device)?;
+        // SAFETY: The core holds a reference to what it attaches.
+        let dev = unsafe { raw::device(dev) };
+        attach(&device, Function::from_device(dev).ok_or(ENODEV)?)?;
         Ok(0)
     })
 }
@@ -96,7 +100,7 @@ unsafe extern "C" fn attach_paging<D: Driver>(
     // holds its reference over the call.
     let domain: Arc<Domain<D>> = unsafe { Domain::get(domain) };
     // SAFETY: The core attaches probed devices only, and not after their release.
-    unsafe { with_device::<D>(dev, |device| attach::paging(device, domain)) }
+    unsafe { with_device::<D>(dev, |device, dev| attach::paging(device, dev, domain)) }
 }
 
 /// `iommu_domain_ops::attach_dev` of the identity domain.

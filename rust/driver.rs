@@ -134,6 +134,22 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
         batch: &mut Batch<'_, Self>,
     );
 
+    /// Adds to `batch` what makes the unit forget everything that it holds for an endpoint
+    /// whose driver has gone, so that nothing which that driver had unmapped stays reachable.
+    ///
+    /// Called after the driver's memory was freed, when the driver core has ended its use of
+    /// the device; also after a failed probe. The endpoint stays attached.
+    ///
+    /// Context: atomic.
+    fn dma_cleanup(
+        unit: &Self::Unit,
+        _endpoint: &Self::Endpoint,
+        tag: &Self::Tag,
+        batch: &mut Batch<'_, Self>,
+    ) {
+        Self::invalidate(unit, tag, &Invalidation::All, batch);
+    }
+
     /// The queue that takes the unit's commands.
     ///
     /// Context: atomic.

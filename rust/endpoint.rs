@@ -5,11 +5,13 @@
 use crate::{
     domain::Domain,
     driver::Driver,
+    raw,
     unit::UnitRef, //
 };
 use kernel::{
-    new_mutex, new_spinlock_irq,
+    device, new_mutex, new_spinlock_irq,
     prelude::*,
+    str::CString,
     sync::{
         Arc,
         Mutex,
@@ -62,22 +64,75 @@ pub(crate) enum State<D: Driver> {
     Released,
 }
 
+/// Where an endpoint is, and whether it is kept from there.
+pub(crate) struct Place<D: Driver> {
+    /// Where the core has put it.
+    pub(crate) state: State<D>,
+    /// Its entry is blocked all the same, because no driver is bound in its group.
+    pub(crate) parked: bool,
+}
+
+/// A driver that is bound, as it was when it came.
+///
+/// Captured once, under the device's lock: later the driver may be gone while its
+/// name is still in `dev->driver`.
+pub(crate) struct Bound {
+    /// Nothing if there was no memory for the name.
+    pub(crate) driver: Option<CString>,
+    /// It claims the device's DMA by itself, as `vfio-pci` does, and does not use what
+    /// the DMA API maps.
+    pub(crate) manages_dma: bool,
+}
+
 /// What `dev->iommu->priv` points to: the endpoint and its domain lock.
 #[pin_data]
 pub(crate) struct Device<D: Driver> {
+    /// Which device this is; compared only.
+    identity: usize,
+    pub(crate) name: CString,
     pub(crate) endpoint: Arc<Endpoint<D>>,
     /// The per-device domain lock. Taken inside `group->mutex`, never the other way
     /// round; held over the whole of an attach or release, so that these exclude each
     /// other also where the core does not hold `group->mutex`.
     #[pin]
-    pub(crate) state: Mutex<State<D>>,
+    pub(crate) place: Mutex<Place<D>>,
+    /// Who is bound. Innermost; changed inside the lock of the device's group only.
+    #[pin]
+    pub(crate) bound: Mutex<Option<Bound>>,
+    /// Ranges (first and last address) that firmware needs mapped one to one. Innermost.
+    #[pin]
+    pub(crate) firmware: Mutex<KVec<(u64, u64)>>,
 }
 
 impl<D: Driver> Device<D> {
-    pub(crate) fn new(endpoint: Arc<Endpoint<D>>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            endpoint,
-            state <- new_mutex!(State::Untouched, "iommu device domain"),
-        })
+    /// Errors: `ENOMEM`. Context: may sleep.
+    pub(crate) fn new(dev: &device::Device, endpoint: Arc<Endpoint<D>>) -> Result<Arc<Self>> {
+        let name = CString::try_from_fmt(fmt!("{}", dev.name()))?;
+        Arc::pin_init(
+            pin_init!(Self {
+                identity: Self::identity_of(dev),
+                name,
+                endpoint,
+                place <- new_mutex!(
+                    Place {
+                        state: State::Untouched,
+                        parked: false,
+                    },
+                    "iommu device domain"
+                ),
+                bound <- new_mutex!(None, "iommu device driver"),
+                firmware <- new_mutex!(KVec::new(), "iommu device firmware regions"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn identity_of(dev: &device::Device) -> usize {
+        raw::as_raw(dev).addr()
+    }
+
+    /// Whether this was made of `dev`.
+    pub(crate) fn is(&self, dev: &device::Device) -> bool {
+        self.identity == Self::identity_of(dev)
     }
 }

@@ -16,6 +16,8 @@ use crate::{
         Device,
         Endpoint, //
     },
+    late::LateLock,
+    pci::Function,
     raw,
     registry::{
         Registry,
@@ -29,16 +31,14 @@ use crate::{
 };
 use core::cell::UnsafeCell;
 use kernel::{
-    error::to_result,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     prelude::*,
     sync::{
-        atomic::{
-            Acquire,
-            Atomic,
-            Relaxed,
-            Release, //
-        },
         Arc,
+        ArcBorrow,
         GlobalLock, //
     },
     types::ForeignOwnable,
@@ -57,9 +57,7 @@ pub struct Ops<D: Driver> {
     _blocked_ops: UnsafeCell<bindings::iommu_domain_ops>,
     _identity: UnsafeCell<bindings::iommu_domain>,
     _blocked: UnsafeCell<bindings::iommu_domain>,
-    registry: GlobalLock<RegistryLock<D>>,
-    /// 0: `registry` is not initialised, 1: being initialised, 2: ready.
-    registry_state: Atomic<u32>,
+    registry: LateLock<RegistryLock<D>>,
 }
 
 // SAFETY: The operations are constant after `new`. What the core writes to the two
@@ -93,7 +91,7 @@ impl<D: Driver> Ops<D> {
                 domain_alloc_paging_flags: Some(domain_alloc_paging_flags::<D>),
                 probe_device: Some(probe_device::<D>),
                 release_device: Some(release_device::<D>),
-                device_group: Some(device_group),
+                device_group: Some(device_group::<D>),
                 get_resv_regions: Some(get_resv_regions::<D>),
                 default_domain_ops: paging,
                 owner: <D::OwnerModule as ModuleMetadata>::THIS_MODULE.as_ptr(),
@@ -114,27 +112,15 @@ impl<D: Driver> Ops<D> {
                 bindings::IOMMU_DOMAIN_BLOCKED,
                 blocked_ops,
             )),
-            // SAFETY: `start_registry` calls `init` before it gives the lock out, and
-            // the type is used with no other lock, by the function's contract.
-            registry: unsafe { GlobalLock::new(Registry::new()) },
-            registry_state: Atomic::new(0),
+            // SAFETY: The lock's type belongs to this type, of which there is one static,
+            // by the function's contract.
+            registry: unsafe { LateLock::new(Registry::new()) },
         }
     }
 
-    /// The registry, initialised on first use.
-    ///
-    /// Errors: `EBUSY` while another caller initialises it.
-    pub(crate) fn start_registry(&'static self) -> Result<&'static GlobalLock<RegistryLock<D>>> {
-        if self.registry_state.cmpxchg(0, 1, Relaxed).is_ok() {
-            // SAFETY: The state leaves 0 once, so this runs once.
-            unsafe { self.registry.init() };
-            self.registry_state.store(2, Release);
-        }
-        if self.registry_state.load(Acquire) == 2 {
-            Ok(&self.registry)
-        } else {
-            Err(EBUSY)
-        }
+    /// The registry. Errors: see [`LateLock::get`].
+    pub(crate) fn registry(&'static self) -> Result<&'static GlobalLock<RegistryLock<D>>> {
+        self.registry.get()
     }
 
     pub(crate) fn iommu_ops(&self) -> *const bindings::iommu_ops {
@@ -191,18 +177,35 @@ macro_rules! ops {
 /// # Safety
 ///
 /// `dev` was probed by `D` and is not released during `'a`.
-pub(crate) unsafe fn device<'a, D: Driver>(dev: *mut bindings::device) -> Pin<&'a Device<D>> {
+pub(crate) unsafe fn device<'a, D: Driver>(dev: *mut bindings::device) -> ArcBorrow<'a, Device<D>> {
     // SAFETY: A probed device has `dev->iommu` until it is released.
     let iommu = unsafe { (*dev).iommu };
     // SAFETY: As above; `priv` is written by `probe_device` only.
     let private = unsafe { (*iommu).priv_ };
     // SAFETY: `probe` stored the result of `into_foreign` of this type there, and only
     // `release_device` takes it back.
-    unsafe { <Pin<KBox<Device<D>>> as ForeignOwnable>::borrow(private) }
+    unsafe { <Arc<Device<D>> as ForeignOwnable>::borrow(private) }
+}
+
+/// Whether the core attaches the device through `D`.
+///
+/// # Safety
+///
+/// The device is not probed or released meanwhile.
+pub(crate) unsafe fn is_endpoint<D: Driver>(dev: &kernel::device::Device) -> bool {
+    // SAFETY: The reference keeps the device.
+    let iommu = unsafe { (*raw::as_raw(dev)).iommu };
+    if iommu.is_null() {
+        return false;
+    }
+    // SAFETY: It is not released, by the contract.
+    let unit = unsafe { (*iommu).iommu_dev };
+    // SAFETY: Units are registered for as long as a device is behind them.
+    !unit.is_null() && core::ptr::eq(unsafe { (*unit).ops }, D::ops().iommu_ops())
 }
 
 fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
-    let mut registry = D::ops().start_registry()?.lock();
+    let mut registry = D::ops().registry()?.lock();
     if registry.decline(dev) {
         return Err(ENODEV);
     }
@@ -215,7 +218,7 @@ fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
         return Err(ENODEV);
     }
     let endpoint = Endpoint::new(unit.clone(), facts, slot)?;
-    let device = KBox::pin_init(Device::new(endpoint), GFP_KERNEL)?;
+    let device = Device::new(dev, endpoint)?;
     // SAFETY: The core calls probe_device() with iommu_probe_device_lock held, which is
     // what dev_iommu_priv_set() asks for; `dev->iommu` exists then.
     unsafe { bindings::dev_iommu_priv_set(raw::as_raw(dev), device.into_foreign()) };
@@ -250,8 +253,11 @@ unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
     let private = unsafe { (*iommu).priv_ };
     // SAFETY: `probe` stored it; the core calls release_device() once, last, and no
     // other callback for the device runs or comes.
-    let device = unsafe { <Pin<KBox<Device<D>>> as ForeignOwnable>::from_foreign(private) };
+    let device = unsafe { <Arc<Device<D>> as ForeignOwnable>::from_foreign(private) };
     attach::release(&device);
+    if let Ok(registry) = D::ops().registry() {
+        registry.lock().groups.leave(&device);
+    }
 }
 
 /// `iommu_ops::device_group`.
@@ -259,9 +265,31 @@ unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
 /// # Safety
 ///
 /// Called by the IOMMU core as this operation.
-unsafe extern "C" fn device_group(dev: *mut bindings::device) -> *mut bindings::iommu_group {
+unsafe extern "C" fn device_group<D: Driver>(
+    dev: *mut bindings::device,
+) -> *mut bindings::iommu_group {
     // SAFETY: The core passes a valid device, between probe_device() and attach.
-    unsafe { raw::device_group(dev) }
+    let group = unsafe { raw::device_group(dev) };
+    if from_err_ptr(group).is_err() {
+        return group;
+    }
+    // SAFETY: The device is probed.
+    let device = unsafe { device::<D>(dev) };
+    // SAFETY: The core holds a reference to it.
+    let function = Function::from_device(unsafe { raw::device(dev) });
+    let bound = function.is_some_and(Function::has_driver);
+    let joined = D::ops().registry().and_then(|registry| {
+        // SAFETY: device_group() gave us a reference, which the caller gets.
+        unsafe { registry.lock().groups.join(group, device.into(), bound) }
+    });
+    match joined {
+        Ok(()) => group,
+        Err(e) => {
+            // SAFETY: The reference that device_group() gave; nobody else has it.
+            unsafe { bindings::iommu_group_put(group) };
+            e.to_ptr()
+        }
+    }
 }
 
 /// `iommu_ops::get_resv_regions`.
@@ -279,6 +307,7 @@ unsafe extern "C" fn get_resv_regions<D: Driver>(
     let mut list = unsafe { ResvList::from_raw(list) };
     let endpoint = &device.endpoint;
     D::resv_regions(&endpoint.unit, &endpoint.facts, &mut list);
+    *device.firmware.lock() = list.into_direct();
 }
 
 /// `iommu_ops::capable`.

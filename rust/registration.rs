@@ -3,10 +3,14 @@
 //! Registering a driver's units with the IOMMU core.
 
 use crate::{
+    binding::Bindings,
     bindings,
     driver::Driver,
     ops,
-    pci::Function,
+    pci::{
+        notifier::PciNotifier,
+        Function, //
+    },
     raw,
     registry::Registry,
     unit::UnitRef, //
@@ -24,10 +28,17 @@ pub fn is_attached(function: Function<'_>) -> bool {
     !unsafe { (*raw::as_raw(function.as_device())).iommu_group }.is_null()
 }
 
+/// What users may choose.
+#[derive(Clone, Copy, Default)]
+pub struct Policy {
+    /// Endpoints are blocked while no driver is bound in their group.
+    pub park: bool,
+}
+
 /// A driver's units, registered.
 ///
-/// Dropping it releases every endpoint and unregisters the units. Leaking it leaks
-/// the units, which stay registered and in memory: the core's pointers stay valid.
+/// Dropping it releases every endpoint and unregisters the units. No endpoint may have a
+/// driver then; [`Frozen`](crate::freeze::Frozen) sees to that.
 ///
 /// There is one registration of a driver at a time; a second one is refused with
 /// `EBUSY`.
@@ -35,6 +46,8 @@ pub struct Registration<D: Driver> {
     units: KVec<UnitRef<D>>,
     named: usize,
     registered: usize,
+    /// From before the first endpoint until after the last one.
+    _notifier: Pin<KBox<PciNotifier<Bindings<D>>>>,
 }
 
 impl<D: Driver> Registration<D> {
@@ -44,16 +57,21 @@ impl<D: Driver> Registration<D> {
     /// returns, so whatever the driver's callbacks need must be there. Devices that
     /// have a driver are declined, and named in one message.
     ///
+    /// Drivers may bind to the endpoints of the first unit while the second one is
+    /// registered, so when that fails the first one stays: it is left out, with a message.
+    ///
     /// Errors: `EBUSY`, `ENOMEM`, and what the core returns; everything is undone then.
     ///
     /// Context: may sleep; no lock may be held that a callback takes.
-    pub fn new(prefix: &'static CStr, units: KVec<UnitRef<D>>) -> Result<Self> {
-        let registry = D::ops().start_registry()?;
+    pub fn new(prefix: &'static CStr, units: KVec<UnitRef<D>>, policy: Policy) -> Result<Self> {
+        let registry = D::ops().registry()?;
         {
-            let registry = registry.lock();
+            let mut registry = registry.lock();
             if !registry.units.is_empty() {
                 return Err(EBUSY);
             }
+            registry.units.reserve(units.len(), GFP_KERNEL)?;
+            registry.groups.park = policy.park;
         }
         for (i, unit) in units.iter().enumerate() {
             if units.iter().take(i).any(|other| other.same(unit)) {
@@ -64,6 +82,7 @@ impl<D: Driver> Registration<D> {
             units,
             named: 0,
             registered: 0,
+            _notifier: PciNotifier::register(Bindings::new()?)?,
         };
         // Names before the registration: the core links every endpoint to its unit's.
         for (i, unit) in this.units.iter().enumerate() {
@@ -86,8 +105,16 @@ impl<D: Driver> Registration<D> {
             // filled in, and registering another unit probes the devices of all.
             registry.lock().units.push(unit.clone(), GFP_KERNEL)?;
             // SAFETY: `this` keeps the unit until its drop, which unregisters it.
-            unsafe { ops::register(unit) }?;
-            this.registered += 1;
+            let done = unsafe { ops::register(unit) };
+            match done {
+                Ok(()) => this.registered += 1,
+                Err(e) if this.registered == 0 => return Err(e),
+                Err(e) => {
+                    pr_err!("a further unit is left out: error {}\n", e.to_errno());
+                    registry.lock().units.retain(|known| !known.same(unit));
+                    break;
+                }
+            }
         }
 
         let declined = registry.lock().declined.take();
@@ -104,10 +131,10 @@ impl<D: Driver> Drop for Registration<D> {
     fn drop(&mut self) {
         // Nothing is found any more while units go. What the registry held is dropped
         // without its lock: the last reference to a unit may be among it.
-        let gone = D::ops()
-            .start_registry()
-            .map(|registry| core::mem::replace(&mut *registry.lock(), Registry::new()));
-        drop(gone);
+        let units = D::ops()
+            .registry()
+            .map(|registry| core::mem::take(&mut registry.lock().units));
+        drop(units);
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };
@@ -116,5 +143,9 @@ impl<D: Driver> Drop for Registration<D> {
             // SAFETY: The first `named` units have a sysfs device, and are unregistered.
             unsafe { bindings::iommu_device_sysfs_remove(unit.as_raw()) };
         }
+        let rest = D::ops()
+            .registry()
+            .map(|registry| core::mem::replace(&mut *registry.lock(), Registry::new()));
+        drop(rest);
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::{
     driver::Driver,
+    group::Groups,
     pci::Function,
     source_id::SourceId,
     unit::UnitRef, //
@@ -24,6 +25,7 @@ use kernel::{
 /// What `probe_device` looks things up in. Locked inside the core's probe mutex.
 pub(crate) struct Registry<D: Driver> {
     pub(crate) units: KVec<UnitRef<D>>,
+    pub(crate) groups: Groups<D>,
     pub(crate) declined: Declined,
 }
 
@@ -31,6 +33,7 @@ impl<D: Driver> Registry<D> {
     pub(crate) const fn new() -> Self {
         Self {
             units: KVec::new(),
+            groups: Groups::new(),
             declined: Declined(KVec::new()),
         }
     }

@@ -18,6 +18,7 @@ use kernel::{
 /// `list` is an initialised list head that nobody else uses during `'a`.
 pub struct ResvList<'a> {
     list: *mut bindings::list_head,
+    direct: KVec<(u64, u64)>,
     _list: PhantomData<&'a mut bindings::list_head>,
 }
 
@@ -32,8 +33,14 @@ impl ResvList<'_> {
         // INVARIANT: By the contract.
         Self {
             list,
+            direct: KVec::new(),
             _list: PhantomData,
         }
+    }
+
+    /// First and last address of every direct range that was added.
+    pub(crate) fn into_direct(self) -> KVec<(u64, u64)> {
+        self.direct
     }
 
     /// A range that the hardware takes for interrupt messages and never translates.
@@ -57,6 +64,10 @@ impl ResvList<'_> {
             bindings::iommu_resv_type_IOMMU_RESV_DIRECT
         };
         self.add(start, len, prot, kind);
+        let last = start.saturating_add(len.saturating_sub(1));
+        if self.direct.push((start, last), GFP_KERNEL).is_err() {
+            pr_err!("direct region {start:#x}, {len:#x} bytes: out of memory\n");
+        }
     }
 
     /// A range that must never be mapped.

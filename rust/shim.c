@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* One line a function: the reasons are with their users in the .rs files. */
 
+#include <linux/device.h>
 #include <linux/export.h>
 #include <linux/io.h>
 #include <linux/msi.h>
@@ -103,3 +104,30 @@ phys_addr_t rust_iommu_top_of_ram(void)
 	return virt_to_phys(high_memory - 1) + 1;
 }
 EXPORT_SYMBOL_GPL(rust_iommu_top_of_ram);
+
+static DEFINE_MUTEX(all_device_locks);
+
+void rust_iommu_device_locks_begin(void)
+{
+	mutex_lock(&all_device_locks);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_device_locks_begin);
+
+void rust_iommu_device_locks_end(void)
+{
+	mutex_unlock(&all_device_locks);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_device_locks_end);
+
+/* device_trylock() of many devices: lockdep counts them as one under the other lock. */
+bool rust_iommu_device_trylock(struct device *dev)
+{
+	return mutex_trylock_nest_lock(&dev->mutex, &all_device_locks);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_device_trylock);
+
+void rust_iommu_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_device_unlock);

@@ -19,6 +19,10 @@ void iommu_free_pages(void *virt);
 void iommu_put_pages_list(struct iommu_pages_list *list);
 
 void rust_iommu_compose_msi(struct irq_data *data, u64 *address, u32 *payload);
+void rust_iommu_device_locks_begin(void);
+void rust_iommu_device_locks_end(void);
+bool rust_iommu_device_trylock(struct device *dev);
+void rust_iommu_device_unlock(struct device *dev);
 int rust_iommu_dma_mapping_error(struct device *dev, dma_addr_t addr);
 void rust_iommu_dma_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
 				 enum dma_data_direction dir);

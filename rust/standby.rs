@@ -29,7 +29,7 @@ impl<D: Driver> Standby<D> {
     /// Programs the entry. Context: may sleep. Errors: `EBUSY` once units are
     /// registered, when the IOMMU core decides; `ENOMEM`, `ETIMEDOUT`, `EIO`.
     pub fn new(unit: UnitRef<D>, facts: D::Endpoint, slot: D::Slot) -> Result<Self> {
-        if !D::ops().start_registry()?.lock().units.is_empty() {
+        if !D::ops().registry()?.lock().units.is_empty() {
             return Err(EBUSY);
         }
         let endpoint = Endpoint::new(unit, facts, slot)?;

@@ -11,6 +11,20 @@ pub(crate) struct Options {
     pub(crate) address_bits: u32,
     /// Use an identity table also where pass-through entries exist.
     pub(crate) identity_table: bool,
+    /// Block DMA of devices without a driver.
+    pub(crate) park_unbound: bool,
+}
+
+/// The value of a parameter that is 0 or 1. Errors, with a message: `EINVAL`.
+fn switch(name: &str, value: u32) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => {
+            pr_err!("{name}={other}: must be 0 or 1\n");
+            Err(EINVAL)
+        }
+    }
 }
 
 impl Options {
@@ -24,17 +38,12 @@ impl Options {
                 return Err(EINVAL);
             }
         };
-        let identity_table = match module_parameters::identity_table.value() {
-            0 => false,
-            1 => true,
-            other => {
-                pr_err!("identity_table={other}: must be 0 or 1\n");
-                return Err(EINVAL);
-            }
-        };
+        let identity_table = module_parameters::identity_table.value();
+        let park_unbound = module_parameters::park_unbound.value();
         Ok(Self {
             address_bits,
-            identity_table,
+            identity_table: switch("identity_table", identity_table)?,
+            park_unbound: switch("park_unbound", park_unbound)?,
         })
     }
 }

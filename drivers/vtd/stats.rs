@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters in debugfs: `rust_vtd/vtdN/stats`, one `name: value` a line.
+//! Files in debugfs: `rust_vtd/vtdN/stats` has counters, one `name: value` a line;
+//! `rust_vtd/groups` tells who holds which group.
 
 use crate::{
     driver::Vtd,
     unit::Unit, //
 };
 use core::fmt;
-use iommu::unit::UnitRef;
+use iommu::{
+    holders::Holders,
+    unit::UnitRef, //
+};
 use kernel::{
     debugfs::{
         Dir,
@@ -20,6 +24,11 @@ use kernel::{
 /// The files; removed when dropped.
 pub(crate) struct Stats {
     _files: KVec<Pin<KBox<File<UnitRef<Vtd>>>>>,
+    _groups: Pin<KBox<File<Holders<Vtd>>>>,
+}
+
+fn show_groups(holders: &Holders<Vtd>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fmt::Display::fmt(holders, f)
 }
 
 fn show(unit: &UnitRef<Vtd>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +56,10 @@ impl Stats {
             let file = dir.read_callback_file(c"stats", unit.clone(), &show);
             files.push(KBox::pin_init(file, GFP_KERNEL)?, GFP_KERNEL)?;
         }
-        Ok(Self { _files: files })
+        let groups = dir.read_callback_file(c"groups", Holders::new(), &show_groups);
+        Ok(Self {
+            _files: files,
+            _groups: KBox::pin_init(groups, GFP_KERNEL)?,
+        })
     }
 }

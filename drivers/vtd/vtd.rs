@@ -6,13 +6,24 @@
 //! Specification. Section numbers in this crate are those of revision 4.1.
 
 use iommu::{
+    freeze::{
+        self,
+        Frozen, //
+    },
     pci::{
         acs,
         notifier::PciNotifier,
         ports::ReleasedPorts,
         rescan::RescanLock, //
     },
-    registration::Registration,
+    registration::{
+        Policy,
+        Registration, //
+    },
+    shutdown::{
+        Running,
+        Started, //
+    },
     unit::UnitRef, //
 };
 use kernel::{
@@ -63,6 +74,10 @@ module! {
             default: 0,
             description: "1: identity domains use a table even if the unit can pass DMA through",
         },
+        park_unbound: u32 {
+            default: 0,
+            description: "1: DMA of devices is blocked while no driver is bound in their group",
+        },
     },
 }
 
@@ -71,12 +86,18 @@ fn failed(step: &'static str) -> impl Fn(&Error) {
     move |e| pr_err!("{step} failed: error {}\n", e.to_errno())
 }
 
-/// Everything that is undone when the module goes, in the order of the fields.
+iommu::shutdown_parameter!(static SERVICE: Service<Remapping>, module: VtdModule);
+
 struct VtdModule {
+    _remapping: Started<Remapping>,
+}
+
+/// Everything that is undone at the end, in the order of the fields.
+struct Remapping {
     _stats: Stats,
     _notifier: Pin<KBox<PciNotifier<Boot>>>,
     /// Releases every endpoint.
-    _registration: Registration<Vtd>,
+    registration: Registration<Vtd>,
     /// After the registration, before the last reference to the units.
     _translation: Translation,
 }
@@ -122,8 +143,30 @@ impl Drop for Translation {
     }
 }
 
-impl kernel::Module for VtdModule {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
+impl Running for Remapping {
+    fn shut_down(self) -> Result<(), (Self, Error)> {
+        // Ports have a driver all the time, whom no domain matters to. The locks of the
+        // others are held until translation is off: who binds then finds no IOMMU.
+        let (ports, frozen) = match Self::quiesce(&self.registration) {
+            Ok(quiet) => quiet,
+            Err(e) => return Err((self, e)),
+        };
+        drop(self);
+        drop(frozen);
+        drop(ports);
+        pr_info!("shut down, DMA is not translated any more\n");
+        Ok(())
+    }
+}
+
+impl Remapping {
+    fn quiesce(registration: &Registration<Vtd>) -> Result<(ReleasedPorts, Frozen)> {
+        freeze::look(registration)?;
+        let ports = ReleasedPorts::release(|_| true).inspect_err(failed("releasing the ports"))?;
+        Ok((ports, Frozen::new(registration)?))
+    }
+
+    fn start() -> Result<Self> {
         let options = Options::read()?;
         let platform = Platform::find()?;
 
@@ -156,7 +199,10 @@ impl kernel::Module for VtdModule {
             .inspect_err(failed("watching the PCI bus"))?;
         // The last that can fail: from here on drivers bind to what is translated.
         let stats = Stats::new(&units).inspect_err(failed("making debugfs files"))?;
-        let registration = Registration::new(c"vtd", units)
+        let policy = Policy {
+            park: options.park_unbound,
+        };
+        let registration = Registration::new(c"vtd", units, policy)
             .inspect_err(failed("registering with the IOMMU core"))?;
         translation.boot.settle();
         drop(functions);
@@ -165,8 +211,16 @@ impl kernel::Module for VtdModule {
         Ok(Self {
             _stats: stats,
             _notifier: notifier,
-            _registration: registration,
+            registration,
             _translation: translation,
+        })
+    }
+}
+
+impl kernel::Module for VtdModule {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        Ok(Self {
+            _remapping: SERVICE.start(Remapping::start)?,
         })
     }
 }

@@ -7,9 +7,13 @@ use crate::{
     bindings,
     raw, //
 };
-use core::marker::PhantomPinned;
+use core::{
+    marker::PhantomPinned,
+    ptr::NonNull, //
+};
 use kernel::{
     container_of,
+    device::Device,
     error::to_result,
     ffi::{
         c_int,
@@ -18,13 +22,80 @@ use kernel::{
     },
     prelude::*,
     sync::Arc,
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    },
 };
 
-/// Lower numbers are told later. The IOMMU core's own notifier has 0; in this way it has probed a
-/// function before [`PciObserver::added`], and has released it before [`PciObserver::removed`].
-/// For binding and unbinding the core has no notifier, so order does not matter there.
+/// Lower numbers are told later. The IOMMU core's own notifier has 0, so it has released a function
+/// before [`PciObserver::removed`]. For binding and unbinding the core has no notifier, so order
+/// does not matter there.
 const PRIORITY: c_int = -1;
+
+/// A driver that is about to probe a function.
+pub struct NewDriver<'a> {
+    /// Its name.
+    pub name: &'a CStr,
+    /// Whether it claims the function's DMA by itself, instead of using the DMA API.
+    pub manages_dma: bool,
+    dev: &'a Device,
+}
+
+impl<'a> NewDriver<'a> {
+    /// # Safety
+    ///
+    /// The device's lock is held during `'a`, and a driver is being bound to it.
+    unsafe fn of(function: Function<'a>) -> Option<Self> {
+        let driver = NonNull::new(function.driver().cast_mut())?;
+        // SAFETY: The driver stays while it is bound, which the device's lock keeps as it is;
+        // drivers on this bus are all embedded in a `pci_driver`.
+        let driver = unsafe { container_of!(driver.as_ptr(), bindings::pci_driver, driver) };
+        // SAFETY: As above; fixed when the driver is registered.
+        let manages_dma = unsafe { (*driver).driver_managed_dma };
+        // SAFETY: As above.
+        let name = unsafe { (*driver).driver.name };
+        Some(Self {
+            // SAFETY: As above: a string that is as long-lived as the driver.
+            name: unsafe { CStr::from_char_ptr(name) },
+            manages_dma,
+            dev: function.as_device(),
+        })
+    }
+
+    /// Has `end` dropped when the driver is gone, after everything that the driver core frees
+    /// on its behalf; also when its probe fails.
+    ///
+    /// Errors: `ENOMEM`, and `end` is dropped at once.
+    ///
+    /// Context: may sleep. The drop happens with the device's lock held, and may sleep.
+    pub(crate) fn at_end<T: Send + 'static>(&self, end: KBox<T>) -> Result {
+        let data = end.into_foreign();
+        // SAFETY: The device is registered and its lock is held, by the contract of `of`. What
+        // is added now is run after whatever the driver adds. `data` is what `drop_end` of the
+        // same type takes.
+        let added = unsafe {
+            bindings::__devm_add_action(
+                raw::as_raw(self.dev),
+                Some(drop_end::<T>),
+                data.cast(),
+                c"iommu dma_cleanup".as_char_ptr(),
+            )
+        };
+        to_result(added).inspect_err(|_| {
+            // SAFETY: It was not added, so it is still ours.
+            drop(unsafe { KBox::<T>::from_foreign(data) });
+        })
+    }
+}
+
+/// # Safety
+///
+/// `data` came from `KBox::<T>::into_foreign`, and is given up.
+unsafe extern "C" fn drop_end<T>(data: *mut c_void) {
+    // SAFETY: By the contract.
+    drop(unsafe { KBox::<T>::from_foreign(data.cast()) });
+}
 
 /// What happens to PCI functions.
 ///
@@ -34,21 +105,15 @@ const PRIORITY: c_int = -1;
 /// so; taking it there, or binding and unbinding anything, deadlocks. Several functions' events
 /// run at the same time.
 pub trait PciObserver: Send + Sync + 'static {
-    /// The function was added, and the IOMMU core has probed it, or it was declined. Drivers have
-    /// not seen it yet. Device lock not held.
-    fn added(&self, _function: &Function<'_>) {}
-
     /// The function is gone from its bus, and the IOMMU core has released it. It is unbound. Ids
     /// and bridges can still be asked for, its configuration space not. Device lock not held.
     fn removed(&self, _function: &Function<'_>) {}
 
     /// A driver is about to probe; the bus has set DMA up for it. Device lock held.
-    fn will_bind(&self, _function: &Function<'_>) {}
+    fn will_bind(&self, _function: &Function<'_>, _driver: &NewDriver<'_>) {}
 
-    /// A driver was bound. Device lock held.
-    fn bound(&self, _function: &Function<'_>) {}
-
-    /// A driver was unbound, or failed to probe. Device lock held.
+    /// A driver was unbound, and all is freed that the driver core had to free for it. Not
+    /// called for a driver whose probe failed. Device lock held.
     fn unbound(&self, _function: &Function<'_>) {}
 }
 
@@ -140,14 +205,15 @@ unsafe extern "C" fn notify<T: PciObserver>(
     if let (Some(function), Ok(action)) = (Function::from_device(dev), u32::try_from(action)) {
         let observer = &*this.observer;
         match action {
-            bindings::bus_notifier_event_BUS_NOTIFY_ADD_DEVICE => observer.added(&function),
             bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE => observer.removed(&function),
-            bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => observer.will_bind(&function),
-            bindings::bus_notifier_event_BUS_NOTIFY_BOUND_DRIVER => observer.bound(&function),
-            bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER
-            | bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => {
-                observer.unbound(&function)
+            bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => {
+                // SAFETY: The driver core holds the device's lock over this event, see
+                // really_probe().
+                if let Some(driver) = unsafe { NewDriver::of(function) } {
+                    observer.will_bind(&function, &driver);
+                }
             }
+            bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => observer.unbound(&function),
             _ => {}
         }
     }

@@ -98,6 +98,11 @@ impl Drop for ReleasedPorts {
     }
 }
 
+/// Whether the function is bound to `pcieport` now.
+pub(crate) fn is_port(function: Function<'_>) -> bool {
+    PortDriver::find().is_some_and(|driver| driver.is_bound_to(function))
+}
+
 /// The driver `pcieport`.
 ///
 /// # Invariants
