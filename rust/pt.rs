@@ -8,10 +8,15 @@
 //! sees a map or unmap, only the invalidations that follow.
 
 use crate::bindings;
-use core::cell::UnsafeCell;
+use core::{
+    cell::UnsafeCell,
+    ops::ControlFlow, //
+};
 use kernel::prelude::*;
 
+pub mod second_stage;
 mod vtdss;
+pub mod walk;
 
 pub use self::vtdss::{
     Vtdss,
@@ -49,6 +54,22 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu;
 
+    /// Visits what the table maps, as [`walk::walk`] does; at most `tables` tables of
+    /// it.
+    ///
+    /// Context: any; takes as long as reading the tables does, and as `visit` does.
+    ///
+    /// # Safety
+    ///
+    /// Until this returns nobody maps or unmaps in the table, either of which can free
+    /// parts of it.
+    #[doc(hidden)]
+    unsafe fn for_each_mapping(
+        &self,
+        tables: u32,
+        visit: &mut dyn FnMut(walk::Range) -> ControlFlow<()>,
+    ) -> ControlFlow<()>;
+
     /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that
     /// is no domain's (a driver's own identity table).
     ///
@@ -75,6 +96,20 @@ pub type IovaToPhys = unsafe extern "C" fn(
     *mut bindings::iommu_domain,
     bindings::dma_addr_t,
 ) -> bindings::phys_addr_t;
+
+/// An entry of a table that generic_pt has made.
+///
+/// # Safety
+///
+/// `table` is the physical address of a table of 64-bit entries that is not freed
+/// during the call, and that has more than `index` of them.
+unsafe fn read_entry(table: u64, index: usize) -> u64 {
+    // SAFETY: Tables are pages of the direct map, by the contract.
+    let entries = unsafe { bindings::rust_iommu_phys_to_virt(table) }.cast::<u64>();
+    // SAFETY: The entry is there, by the contract. Volatile, as the hardware may set
+    // its accessed and dirty bits at any time; an aligned word is not torn.
+    unsafe { entries.wrapping_add(index).read_volatile() }
+}
 
 /// Stands in for the IOMMU's own device where a table asks for one.
 ///

@@ -44,6 +44,12 @@ phys_addr_t rust_iommu_virt_to_phys(void *virt)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_virt_to_phys);
 
+void *rust_iommu_phys_to_virt(phys_addr_t phys)
+{
+	return phys_to_virt(phys);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_phys_to_virt);
+
 int rust_iommu_dev_to_node(struct device *dev)
 {
 	return dev_to_node(dev);

@@ -32,6 +32,7 @@ int rust_iommu_dev_to_node(struct device *dev);
 int rust_iommu_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_iommu_pci_physfn(struct pci_dev *pdev);
 struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev);
+void *rust_iommu_phys_to_virt(phys_addr_t phys);
 void rust_iommu_pt_deinit(struct pt_iommu *table);
 void rust_iommu_ratelimit_init(struct ratelimit_state *rs, u32 seconds, u32 burst);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);

@@ -5,11 +5,19 @@
 
 use super::{
     no_device,
+    read_entry,
+    second_stage::SecondStage,
+    walk::{
+        self,
+        Range,
+        Top, //
+    },
     IovaToPhys,
     PageTable,
     Sealed, //
 };
 use crate::bindings;
+use core::ops::ControlFlow;
 use kernel::{
     bits::bit_u32,
     error::to_result,
@@ -119,6 +127,31 @@ impl PageTable for Vtdss {
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
         // `pt_iommu` is the first member.
         self.table.get().cast()
+    }
+
+    unsafe fn for_each_mapping(
+        &self,
+        tables: u32,
+        visit: &mut dyn FnMut(Range) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let root = self.root();
+        // SAFETY: Written by `new` only.
+        let address_bits = unsafe { (*self.table.get()).vtdss_pt.common.max_vasz_lg2 };
+        let top = Top {
+            phys: root.phys,
+            // As for a context entry: 1 is the width of a table of three levels.
+            level: u32::from(root.address_width) + 1,
+            address_bits: address_bits.into(),
+        };
+        walk::walk::<SecondStage>(
+            top,
+            tables,
+            // SAFETY: The address is that of the root, or comes from an entry of a
+            // table of this tree, in which by the contract nothing changes meanwhile.
+            // Tables have 512 entries, and the root all that `address_bits` need.
+            |table, index| unsafe { read_entry(table, index) },
+            visit,
+        )
     }
 }
 

@@ -6,6 +6,7 @@
 
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
+pub mod pt;
 #[path = "../../../../rust/ring.rs"]
 pub mod ring;
 #[path = "../../../../rust/source_id.rs"]

@@ -14,6 +14,7 @@ mod invalidation;
 mod regs;
 mod ring;
 mod source_id;
+mod walk;
 
 use crate::caps::Capabilities;
 

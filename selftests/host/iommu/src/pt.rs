@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure files of page tables.
+
+#[path = "../../../../rust/pt/second_stage.rs"]
+pub mod second_stage;
+#[path = "../../../../rust/pt/walk.rs"]
+pub mod walk;
