@@ -15,7 +15,8 @@
 //! the hardware may have seen either. When 5 fails, the old ones are leaked. What is
 //! leaked stays with its flushers, so that they do not free anything either.
 //!
-//! A parked device goes through the same steps, but its entry is blocked instead.
+//! A device that is parked goes through the same steps, but to a default domain its entry
+//! is blocked instead.
 
 use crate::{
     attached::{
@@ -67,23 +68,44 @@ pub(crate) fn program_static<D: Driver>(
     batch.sync()
 }
 
-/// The entry that a state stands for; `None` if nothing was programmed yet.
-fn target_of<D: Driver>(state: &State<D>) -> Option<Target<'_, D>> {
-    match state {
-        State::Untouched | State::Released => None,
-        State::Blocked => Some(Target::Blocked),
-        State::Identity => Some(Target::Identity),
-        State::Paging(at) => Some(Target::Paging {
-            root: at.domain.root(),
-            tag: &at.tag,
-        }),
+/// What is programmed for a default domain: nothing gets through while the device is
+/// parked, unless firmware uses the device too.
+///
+/// Other domains are their owner's, who is there.
+fn unless_parked<'a, D: Driver>(
+    device: &Device<D>,
+    parked: bool,
+    default: Target<'a, D>,
+) -> Target<'a, D> {
+    if parked && device.firmware.lock().is_empty() {
+        Target::Blocked
+    } else {
+        default
     }
 }
 
-/// Whether the device's entry has to be blocked whatever the core wants. Never where
-/// firmware uses the device too.
-fn is_parked<D: Driver>(device: &Device<D>, place: &Place<D>) -> bool {
-    place.parked && device.firmware.lock().is_empty()
+/// The entry of a device at a place; `None` if nothing was programmed yet.
+fn target_of<'a, D: Driver>(device: &Device<D>, place: &'a Place<D>) -> Option<Target<'a, D>> {
+    match &place.state {
+        State::Untouched | State::Released => None,
+        State::Blocked => Some(Target::Blocked),
+        State::Identity => Some(unless_parked(device, place.parked, Target::Identity)),
+        State::Paging(at) => Some(paging_target(device, place.parked, &at.domain, &at.tag)),
+    }
+}
+
+fn paging_target<'a, D: Driver>(
+    device: &Device<D>,
+    parked: bool,
+    domain: &Domain<D>,
+    tag: &'a D::Tag,
+) -> Target<'a, D> {
+    let root = domain.root();
+    unless_parked(
+        device,
+        parked && domain.is_default(),
+        Target::Paging { root, tag },
+    )
 }
 
 /// Step 5: leaves the state that an endpoint has been moved away from.
@@ -171,18 +193,10 @@ pub(crate) fn paging<D: Driver>(
         endpoint: endpoint.clone(),
         tag: tag.clone(),
     };
-    let parked = is_parked(device, &place);
+    let target = paging_target(device, place.parked, &domain, &tag);
     let mut batch = Batch::<D>::new(unit);
     attached::insert(&domain.attached, node, || {
-        let to: Target<'_, D> = if parked {
-            Target::Blocked
-        } else {
-            Target::Paging {
-                root: domain.root(),
-                tag: &tag,
-            }
-        };
-        program(endpoint, &to, &mut batch);
+        program(endpoint, &target, &mut batch);
     })?;
 
     if let Err(e) = batch.sync() {
@@ -204,9 +218,8 @@ pub(crate) fn paging<D: Driver>(
 
 /// Puts back the entry of the state that an attach was to leave.
 fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) {
-    let old = target_of(&place.state).filter(|_| !is_parked(device, place));
     // Before the first attach there is no entry to go back to; blocked is safe.
-    let target = old.unwrap_or(Target::Blocked);
+    let target = target_of(device, place).unwrap_or(Target::Blocked);
     if program_static(&device.endpoint, &target).is_err() {
         pr_err!(
             "{}: the old translation was put back, but not acknowledged\n",
@@ -232,8 +245,10 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         (_, State::Identity) => check_default(device, dev, &place)?,
         _ => {}
     }
-    let wanted = target_of(&to).filter(|_| !is_parked(device, &place));
-    let target = wanted.unwrap_or(Target::Blocked);
+    let target = match to {
+        State::Identity => unless_parked(device, place.parked, Target::Identity),
+        _ => Target::Blocked,
+    };
     if let Err(e) = program_static(&device.endpoint, &target) {
         pr_err!(
             "{}: change to a fixed translation was not acknowledged ({})\n",
@@ -281,18 +296,12 @@ pub(crate) fn release<D: Driver>(device: &Device<D>) {
     retire(device, old);
 }
 
-/// Blocks the device's entry, or gives it back what the core wants, and leaves the
-/// device's place as it is.
+/// Blocks a default domain, or lets it through, and leaves the device's place as it is.
 fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
     let mut place = device.place.lock();
     place.parked = parked;
-    let Some(wanted) = target_of(&place.state) else {
+    let Some(target) = target_of(device, &place) else {
         return;
-    };
-    let target = if is_parked(device, &place) {
-        Target::Blocked
-    } else {
-        wanted
     };
     if let Err(e) = program_static(&device.endpoint, &target) {
         pr_err!(
@@ -303,7 +312,7 @@ fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
     }
 }
 
-/// Keeps all DMA of the device blocked until [`unpark`]. Context: may sleep.
+/// Keeps DMA of the device through its default domain blocked until [`unpark`]. Context: may sleep.
 pub(crate) fn park<D: Driver>(device: &Device<D>) {
     set_parked(device, true);
 }

@@ -77,6 +77,11 @@ impl<D: Driver> Domain<D> {
         self.table.as_pt_iommu().cast()
     }
 
+    /// The table itself.
+    pub(crate) fn table(&self) -> &D::Table {
+        &self.table
+    }
+
     /// Whether the DMA API maps here: the default domain of a group.
     pub(crate) fn is_default(&self) -> bool {
         let domain = self.as_iommu_domain();

@@ -5,6 +5,7 @@
 use crate::{
     domain::Domain,
     driver::Driver,
+    pt::walk::Range,
     raw,
     unit::UnitRef, //
 };
@@ -68,7 +69,8 @@ pub(crate) enum State<D: Driver> {
 pub(crate) struct Place<D: Driver> {
     /// Where the core has put it.
     pub(crate) state: State<D>,
-    /// Its entry is blocked all the same, because no driver is bound in its group.
+    /// On a default domain its entry is blocked all the same, because no driver in its
+    /// group uses the DMA API.
     pub(crate) parked: bool,
 }
 
@@ -99,9 +101,9 @@ pub(crate) struct Device<D: Driver> {
     /// Who is bound. Innermost; changed inside the lock of the device's group only.
     #[pin]
     pub(crate) bound: Mutex<Option<Bound>>,
-    /// Ranges (first and last address) that firmware needs mapped one to one. Innermost.
+    /// What firmware needs mapped one to one. Innermost.
     #[pin]
-    pub(crate) firmware: Mutex<KVec<(u64, u64)>>,
+    pub(crate) firmware: Mutex<KVec<Range>>,
 }
 
 impl<D: Driver> Device<D> {

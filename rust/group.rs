@@ -5,7 +5,7 @@
 //!
 //! The IOMMU core decides on groups and on their ownership. What is kept here follows
 //! from what it was seen to do, and decides nothing but whether a device without a
-//! driver is parked.
+//! driver that uses the DMA API is parked.
 
 use crate::{
     attach,
@@ -34,15 +34,19 @@ pub(crate) struct Group<D: Driver> {
     identity: usize,
     /// The number in sysfs.
     pub(crate) id: c_int,
-    /// Devices without a driver are parked.
+    /// Devices are parked while no driver in the group uses the DMA API.
     park: bool,
     /// Outside the devices' domain locks; nothing of the core's is taken inside.
     #[pin]
     pub(crate) members: Mutex<KVec<Arc<Device<D>>>>,
 }
 
+/// Whether a driver of one of the devices uses the group's default domain.
 fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
-    members.iter().any(|device| device.bound.lock().is_some())
+    members.iter().any(|device| {
+        let bound = device.bound.lock();
+        bound.as_ref().is_some_and(|driver| !driver.manages_dma)
+    })
 }
 
 impl<D: Driver> Group<D> {
@@ -72,7 +76,7 @@ impl<D: Driver> Group<D> {
         let members = self.members.lock();
         let was_in_use = in_use(&members);
         *device.bound.lock() = Some(driver);
-        if self.park && !was_in_use {
+        if self.park && !was_in_use && in_use(&members) {
             for member in members.iter() {
                 attach::unpark(member);
             }
@@ -85,12 +89,13 @@ impl<D: Driver> Group<D> {
             return;
         };
         attach::dma_cleanup(device);
-        if in_use(&members) {
+        if driver.manages_dma || in_use(&members) {
             return;
         }
-        // Nobody is left in the group who could map or unmap, and who comes waits for
-        // the lock in `bind`.
-        leak::report(device, &driver);
+        // SAFETY: Drivers that use the DMA API are bound, and the last one in the group has
+        // gone with all that the driver core freed for it. One that comes waits for the lock
+        // in `bind`, before its probe.
+        unsafe { leak::report(&members, device, &driver) };
         if self.park {
             for member in members.iter() {
                 attach::park(member);

@@ -41,9 +41,10 @@ fn domain_of<D: Driver>(device: &Device<D>) -> &'static str {
     let place = device.place.lock();
     match &place.state {
         State::Untouched | State::Released => "none",
-        _ if place.parked => "blocked until a driver is bound",
         State::Blocked => "blocked",
+        State::Identity if place.parked => "identity, parked",
         State::Identity => "identity",
+        State::Paging(at) if at.domain.is_default() && place.parked => "default, parked",
         State::Paging(at) if at.domain.is_default() => "default",
         State::Paging(_) => "of its owner",
     }

@@ -31,7 +31,8 @@ pub fn is_attached(function: Function<'_>) -> bool {
 /// What users may choose.
 #[derive(Clone, Copy, Default)]
 pub struct Policy {
-    /// Endpoints are blocked while no driver is bound in their group.
+    /// DMA through a group's default domain is blocked while none of its devices has a
+    /// driver that uses the DMA API; not for devices that firmware uses too.
     pub park: bool,
 }
 

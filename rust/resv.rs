@@ -2,7 +2,10 @@
 
 //! The list of DMA address ranges that an endpoint cannot use freely.
 
-use crate::bindings;
+use crate::{
+    bindings,
+    pt::walk::Range, //
+};
 use core::marker::PhantomData;
 use kernel::{
     ffi::c_int,
@@ -18,7 +21,7 @@ use kernel::{
 /// `list` is an initialised list head that nobody else uses during `'a`.
 pub struct ResvList<'a> {
     list: *mut bindings::list_head,
-    direct: KVec<(u64, u64)>,
+    direct: KVec<Range>,
     _list: PhantomData<&'a mut bindings::list_head>,
 }
 
@@ -38,8 +41,8 @@ impl ResvList<'_> {
         }
     }
 
-    /// First and last address of every direct range that was added.
-    pub(crate) fn into_direct(self) -> KVec<(u64, u64)> {
+    /// Every direct range that was added.
+    pub(crate) fn into_direct(self) -> KVec<Range> {
         self.direct
     }
 
@@ -64,8 +67,11 @@ impl ResvList<'_> {
             bindings::iommu_resv_type_IOMMU_RESV_DIRECT
         };
         self.add(start, len, prot, kind);
-        let last = start.saturating_add(len.saturating_sub(1));
-        if self.direct.push((start, last), GFP_KERNEL).is_err() {
+        let range = Range {
+            iova: start,
+            bytes: len,
+        };
+        if self.direct.push(range, GFP_KERNEL).is_err() {
             pr_err!("direct region {start:#x}, {len:#x} bytes: out of memory\n");
         }
     }

@@ -1,0 +1,156 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Row B25: the module is shut down and unloaded where nobody depends on it, and
+# stays where somebody does.
+#
+# variant lazy: --nvme 2 --device edu,dma_mask=0xffffffffffffffff
+# variant strict on stock: --policy strict --nvme 2
+# timeout: 240
+
+. /selftests/lib.sh
+
+ktap_print_header
+ktap_set_plan 9
+
+PARAMETERS=/sys/module/rust_vtd/parameters
+CYCLES=${CYCLES:-100}
+
+# shut_down: its status, and on failure why in $reason.
+shut_down()
+{
+	mark_log
+	reason=$(echo 1 2>&1 >$PARAMETERS/shutdown) && return 0
+	reason=${reason##*: }
+	return 1
+}
+
+load()
+{
+	load_iommu && modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && wait_for 30 test -b /dev/nvme1n1 &&
+		first=$(pci_of nvme0n1) && second=$(pci_of nvme1n1)
+}
+
+refused_under_fio()
+{
+	fio_read nvme0n1 4 >/tmp/fio.out &
+	fio=$!
+	sleep 1
+	for _ in 1 2 3 4 5; do
+		! shut_down || return 1
+		expect reason "Device or resource busy" "$reason" || return 1
+	done
+	expect "devices named" 1 "$(log_since_mark | grep -c 'has a driver, unbind it first')" || return 1
+	wait $fio || return 1
+	cat /tmp/fio.out
+}
+
+# One of two disks is enough to refuse, and nothing is half done: the other is
+# bound again and translated as before.
+refused_for_one()
+{
+	unbind "$first" && ! shut_down && bind nvme "$first" && disk_is_back "$first" &&
+		[ -n "$(group_of "$first")" ] && fio_verify "$(disk_of "$first")" 4m && fio_verify "$(disk_of "$second")" 4m
+}
+
+disk_of()
+{
+	ls "/sys/bus/pci/devices/$1/nvme/"*/ 2>/dev/null | grep -m 1 -E '^nvme[0-9]+(c[0-9]+)?n1$'
+}
+
+disk_is_back()
+{
+	wait_for 30 disk_of "$1" >/dev/null && wait_for 10 test -b "/dev/$(disk_of "$1")"
+}
+
+rmmod_refused()
+{
+	! rmmod rust_vtd 2>/dev/null
+}
+
+shut_down_when_idle()
+{
+	unbind "$first" && unbind "$second" && shut_down || return 1
+	expect references 0 "$(cat /sys/module/rust_vtd/refcnt)" &&
+		expect groups "" "$(ls /sys/kernel/iommu_groups)" && ! shut_down
+}
+
+works_without()
+{
+	bind nvme "$first" && disk_is_back "$first" && fio_verify "$(disk_of "$first")" 4m &&
+		rmmod rust_vtd && rmmod rust_iommu && fio_verify "$(disk_of "$first")" 4m && unbind "$first"
+}
+
+# What was written in one cycle is read in the next, by the other way to memory.
+cycle()
+{
+	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko &&
+		bind nvme "$first" && disk_is_back "$first" || return 1
+	disk=$(disk_of "$first")
+	[ -n "$(group_of "$first")" ] || return 1
+	dd if=/tmp/pattern of="/dev/$disk" oflag=direct bs=64k seek="$1" 2>/dev/null &&
+		dd if="/dev/$disk" of=/tmp/read iflag=direct bs=64k skip="$1" count=4 2>/dev/null &&
+		cmp /tmp/pattern /tmp/read && unbind "$first" && shut_down && rmmod rust_vtd && rmmod rust_iommu
+}
+
+cycles()
+{
+	dd if=/dev/urandom of=/tmp/pattern bs=64k count=4 2>/dev/null
+	for round in $(seq $CYCLES); do
+		cycle "$round" || {
+			ktap_print_msg "in cycle $round: $reason"
+			return 1
+		}
+	done
+}
+
+# A driver comes and goes while the module is shut down as soon as that succeeds.
+# What is decided must be right each time: the driver works with an IOMMU, or
+# without one. The pause is about as long as the ports are without their driver.
+binder()
+{
+	while [ -e /tmp/go ]; do
+		bind nvme "$first" 2>/dev/null
+		unbind "$first" 2>/dev/null
+		sleep 0.1
+	done
+}
+
+against_binding()
+{
+	refusals=0
+	for round in $(seq 20); do
+		insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko || return 1
+		touch /tmp/go
+		binder &
+		binder=$!
+		until shut_down; do
+			refusals=$((refusals + 1))
+			[ $refusals -lt 1000 ] || return 1
+		done
+		rmmod rust_vtd && rmmod rust_iommu || return 1
+		rm /tmp/go
+		wait $binder
+	done
+	ktap_print_msg "refused $refusals times, done 20 times"
+	[ $refusals -gt 0 ] || return 1
+	[ -n "$(disk_of "$first")" ] || bind nvme "$first"
+	disk_is_back "$first" && fio_verify "$(disk_of "$first")" 4m
+}
+
+no_faults()
+{
+	dmesg | grep -F "DMA fault" | sed 's/^/# /'
+	! dmesg | grep -qF "DMA fault"
+}
+
+ktap_test_result "B25 load" load
+ktap_test_result "B25 shutdown is refused while fio runs, and fio goes on" refused_under_fio
+ktap_test_result "B25 shutdown is refused for one bound disk of two" refused_for_one
+ktap_test_result "B25 rmmod alone is refused" rmmod_refused
+ktap_test_result "B25 shutdown without drivers: no reference, no group" shut_down_when_idle
+ktap_test_result "B25 the disk works without the IOMMU, then without the module" works_without
+ktap_test_result "B25 $CYCLES times: load, I/O, shutdown, unload" cycles
+ktap_test_result "B25 shutdown against a driver that is being bound" against_binding
+ktap_test_result "B25 no faults" no_faults
+ktap_finished
