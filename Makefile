@@ -26,7 +26,9 @@ shell: modules
 
 check:
 	@$(TOOLBOX) tools/build stock
+	@$(TOOLBOX) tools/build stock INJECT=1
 	@$(TOOLBOX) tools/build debug
+	@$(TOOLBOX) tools/build debug INJECT=1
 	@tools/check $(TEST)
 
 clippy:
