@@ -21,6 +21,7 @@ pub mod freeze;
 mod gather;
 mod group;
 pub mod holders;
+pub mod inject;
 pub mod invalidation;
 pub mod irq;
 mod late;
@@ -55,10 +56,16 @@ module! {
     imports_ns: ["GENERIC_PT_IOMMU"],
 }
 
-struct Framework;
+struct Framework {
+    #[cfg(inject)]
+    _inject: Pin<KBox<inject::Control>>,
+}
 
 impl kernel::Module for Framework {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Framework)
+        Ok(Framework {
+            #[cfg(inject)]
+            _inject: inject::Control::new()?,
+        })
     }
 }

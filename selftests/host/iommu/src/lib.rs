@@ -4,6 +4,15 @@
 
 #![no_std]
 
+#[path = "../../../../rust/inject"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod inject {
+    pub mod command;
+    pub mod rules;
+}
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
 pub mod pt;

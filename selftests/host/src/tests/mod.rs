@@ -10,6 +10,7 @@ mod dmar;
 mod dmar_bytes;
 mod dmar_scope;
 mod fault_record;
+mod inject;
 mod invalidation;
 mod regs;
 mod ring;
