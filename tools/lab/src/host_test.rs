@@ -28,6 +28,19 @@ pub const TESTS: &[HostTest] = &[
                   --manifest-path tools/lab/Cargo.toml -- -D warnings",
     },
     HostTest {
+        name: "races-test",
+        command: "cargo test --quiet --locked --manifest-path selftests/races/Cargo.toml",
+    },
+    HostTest {
+        name: "races-fmt",
+        command: "cargo fmt --check --manifest-path selftests/races/Cargo.toml",
+    },
+    HostTest {
+        name: "races-clippy",
+        command: "cargo clippy --quiet --locked --all-targets \
+                  --manifest-path selftests/races/Cargo.toml -- -D warnings",
+    },
+    HostTest {
         name: "pure-test",
         command: "cargo test --quiet --locked --manifest-path selftests/host/Cargo.toml",
     },

@@ -161,6 +161,12 @@ fn output(program: &str, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?)
 }
 
+fn shared_libraries(program: &str) -> Result<Vec<String>> {
+    let ldd = output("ldd", &[program])?;
+    let words = ldd.split_whitespace().filter(|w| w.starts_with('/'));
+    Ok(words.map(String::from).collect())
+}
+
 /// busybox, fio and the like.
 fn programs() -> Result<PathBuf> {
     let mut key = vec![stamp(BUSYBOX)?];
@@ -178,9 +184,7 @@ fn programs() -> Result<PathBuf> {
         for program in PROGRAMS {
             archive.host_file(program, Path::new(program))?;
             own.insert(program.rsplit('/').next().unwrap_or_default());
-            let ldd = output("ldd", &[program])?;
-            let words = ldd.split_whitespace().filter(|w| w.starts_with('/'));
-            libraries.extend(words.map(String::from));
+            libraries.extend(shared_libraries(program)?);
         }
         for library in &libraries {
             archive.host_file(library, Path::new(library))?;
@@ -287,6 +291,13 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
     }
     let ktap = "tools/testing/selftests/kselftest/ktap_helpers.sh";
     archive.host_file("selftests/ktap_helpers.sh", &kernel.source().join(ktap))?;
+
+    // Not with the other programs: a cached archive for each of its versions would pile up.
+    let races = kernel::races()?;
+    archive.host_file("usr/bin/races", &races)?;
+    for library in shared_libraries(races.to_str().context("file name is not UTF-8")?)? {
+        archive.host_file(&library, Path::new(&library))?;
+    }
 
     let modules = match &o.modules {
         Some(dir) if !dir.is_dir() => bail!("{} is not a directory", dir.display()),

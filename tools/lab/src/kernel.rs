@@ -19,6 +19,13 @@ pub fn cache() -> Result<PathBuf> {
         .context("RUST_IOMMU_CACHE is not set: run this through tools/vm")
 }
 
+/// The guest's own program, which tools/vm builds next to this one.
+pub fn races() -> Result<PathBuf> {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map(|dir| PathBuf::from(dir).join("release/races"))
+        .context("CARGO_TARGET_DIR is not set: run this through tools/vm")
+}
+
 /// A kernel prepared by `tools/kernel`.
 #[derive(Clone, Debug)]
 pub struct Kernel {

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the subcommands share, each module with the simplest subcommand of its own.
+
+pub mod file;
+pub mod inject;
+pub mod oracle;
+pub mod sysfs;
+pub mod vmstat;

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What guest tests do beyond the reach of a shell: many threads, tight orders, models.
+//!
+//! It runs in the guest as `races SUBCOMMAND`. Diagnostics are lines that start with
+//! `# `; the exit status is 0 if all was as wanted, 1 if not, 2 for a wrong command line.
+
+use clap::{Parser, Subcommand};
+use races::{inject, oracle, sysfs, vmstat};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "races", about = "Program of the guest tests")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What must be the same after a test as before it: print it, or compare
+    Vmstat(vmstat::Options),
+    /// One command for the injection points, as in rust/inject.rs; without one, the rules
+    Inject(inject::Options),
+    /// One device: bind, unbind, remove, group type and so on
+    Device(sysfs::Options),
+    /// One command for a debugfs command file, and its answer
+    Oracle(oracle::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Options::parse().command {
+        Command::Vmstat(o) => vmstat::run(&o),
+        Command::Inject(o) => inject::run(&o),
+        Command::Device(o) => sysfs::run(&o),
+        Command::Oracle(o) => oracle::run(&o),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("# {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PCI devices and their groups in sysfs.
+
+use crate::file;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// PCI address, such as 0000:01:00.0
+    address: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Bind a driver
+    Bind { driver: String },
+    /// Unbind the driver
+    Unbind,
+    /// Only this driver may have the device; without one, any may again
+    Override { driver: Option<String> },
+    /// Take the device away
+    Remove,
+    /// Find devices that were taken away
+    Rescan,
+    /// Print driver, group and type of the group's default domain
+    Show,
+    /// Change the type of the group's default domain
+    Type { name: String },
+}
+
+pub fn run(o: &Options) -> Result<()> {
+    let device = Device::new(&o.address);
+    match &o.action {
+        Action::Bind { driver } => device.bind(driver),
+        Action::Unbind => device.unbind(),
+        Action::Override { driver } => device.driver_override(driver.as_deref()),
+        Action::Remove => device.remove(),
+        Action::Rescan => rescan(),
+        Action::Type { name } => device.set_group_type(name),
+        Action::Show => {
+            let none = || "none".to_string();
+            println!("driver {}", device.driver().unwrap_or_else(none));
+            println!(
+                "group {}",
+                device.group().map_or_else(|_| none(), |g| g.to_string())
+            );
+            println!("type {}", device.group_type().unwrap_or_else(|_| none()));
+            Ok(())
+        }
+    }
+}
+
+/// Looks for new devices on all buses.
+pub fn rescan() -> Result<()> {
+    file::write(Path::new("/sys/bus/pci/rescan"), "1")
+}
+
+/// A PCI device, which may come and go.
+#[derive(Clone, Debug)]
+pub struct Device {
+    address: String,
+}
+
+impl Device {
+    pub fn new(address: &str) -> Device {
+        Device {
+            address: address.to_string(),
+        }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new("/sys/bus/pci/devices")
+            .join(&self.address)
+            .join(name)
+    }
+
+    pub fn exists(&self) -> bool {
+        self.path("").exists()
+    }
+
+    /// The driver that has the device.
+    pub fn driver(&self) -> Option<String> {
+        last_of_link(&self.path("driver"))
+    }
+
+    pub fn bind(&self, driver: &str) -> Result<()> {
+        let file = Path::new("/sys/bus/pci/drivers").join(driver).join("bind");
+        file::write(&file, &self.address)
+    }
+
+    pub fn unbind(&self) -> Result<()> {
+        file::write(&self.path("driver/unbind"), &self.address)
+    }
+
+    pub fn driver_override(&self, driver: Option<&str>) -> Result<()> {
+        let text = format!("{}\n", driver.unwrap_or(""));
+        file::write(&self.path("driver_override"), &text)
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        file::write(&self.path("remove"), "1")
+    }
+
+    /// Number of its group.
+    pub fn group(&self) -> Result<u32> {
+        let link = self.path("iommu_group");
+        let name = last_of_link(&link);
+        let number = name.and_then(|n| n.parse().ok());
+        number.with_context(|| format!("{} is in no group", self.address))
+    }
+
+    /// Type of its group's default domain, such as "DMA-FQ".
+    pub fn group_type(&self) -> Result<String> {
+        file::read(&self.path("iommu_group/type"))
+    }
+
+    pub fn set_group_type(&self, name: &str) -> Result<()> {
+        file::write(&self.path("iommu_group/type"), name)
+    }
+}
+
+fn last_of_link(link: &Path) -> Option<String> {
+    let target = std::fs::read_link(link).ok()?;
+    Some(target.file_name()?.to_str()?.to_string())
+}
