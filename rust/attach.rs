@@ -36,6 +36,7 @@ use crate::{
         Place,
         State, //
     },
+    inject,
     invalidation::Invalidation,
     locked::Locked,
     pci::Function,
@@ -184,6 +185,7 @@ pub(crate) fn paging<D: Driver>(
     if D::flush_new_mappings(unit) && !domain.flushes_new {
         return Err(EINVAL);
     }
+    inject::reach("attach.prepare", Some(dev.as_device()))?;
     let tag = match attached::tag_on(&domain.attached, unit) {
         Some(tag) => tag,
         None => Arc::new(D::alloc_tag(unit)?, GFP_KERNEL)?,
@@ -194,6 +196,7 @@ pub(crate) fn paging<D: Driver>(
         tag: tag.clone(),
     };
     let target = paging_target(device, place.parked, &domain, &tag);
+    inject::reach("attach.pre_hw", Some(dev.as_device()))?;
     let mut batch = Batch::<D>::new(unit);
     attached::insert(&domain.attached, node, || {
         program(endpoint, &target, &mut batch);
@@ -211,6 +214,7 @@ pub(crate) fn paging<D: Driver>(
         return Err(e);
     }
 
+    let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
     let new = State::Paging(Attachment { domain, tag });
     retire(device, core::mem::replace(&mut place.state, new));
     Ok(())
@@ -249,6 +253,7 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         State::Identity => unless_parked(device, place.parked, Target::Identity),
         _ => Target::Blocked,
     };
+    let _ = inject::reach("attach.pre_hw", Some(dev.as_device()));
     if let Err(e) = program_static(&device.endpoint, &target) {
         pr_err!(
             "{}: change to a fixed translation was not acknowledged ({})\n",
@@ -258,6 +263,7 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         core::mem::forget(core::mem::replace(&mut place.state, to));
         return Ok(());
     }
+    let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
     retire(device, core::mem::replace(&mut place.state, to));
     Ok(())
 }
@@ -279,7 +285,8 @@ pub(crate) fn blocked<D: Driver>(device: &Device<D>, dev: Function<'_>) -> Resul
 /// keeps the entry that it came with.
 ///
 /// Context: may sleep.
-pub(crate) fn release<D: Driver>(device: &Device<D>) {
+pub(crate) fn release<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) {
+    let _ = inject::reach("release.pre", Some(dev));
     let mut place = device.place.lock();
     let old = core::mem::replace(&mut place.state, State::Released);
     if matches!(old, State::Paging(_)) {
@@ -294,6 +301,8 @@ pub(crate) fn release<D: Driver>(device: &Device<D>) {
         }
     }
     retire(device, old);
+    drop(place);
+    let _ = inject::reach("release.post", Some(dev));
 }
 
 /// Blocks a default domain, or lets it through, and leaves the device's place as it is.

@@ -6,6 +6,7 @@ use crate::{
     batch::Batch,
     driver::Driver,
     endpoint::Endpoint,
+    inject,
     invalidation::Invalidation,
     queue::Synced,
     unit::UnitRef, //
@@ -117,6 +118,7 @@ pub(crate) fn flush<D: Driver>(
     list: &SpinLockIrq<Nodes<D>>,
     what: &Invalidation,
 ) -> Result<Synced> {
+    inject::reach_atomic("flush");
     let nodes = list.lock();
     let mut result = Ok(Synced::nothing_cached());
     let mut rest = nodes.as_slice();

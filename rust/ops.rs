@@ -16,6 +16,7 @@ use crate::{
         Device,
         Endpoint, //
     },
+    inject,
     late::LateLock,
     pci::Function,
     raw,
@@ -209,6 +210,7 @@ fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
     if registry.decline(dev) {
         return Err(ENODEV);
     }
+    inject::reach("probe", Some(dev))?;
     let (unit, facts, slot) = D::probe(&Probing::new(dev, &registry.units))
         // One device that cannot be driven must not keep the core from all others, and
         // anything but ENODEV would. The driver has said what is wrong with it.
@@ -219,6 +221,7 @@ fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
     }
     let endpoint = Endpoint::new(unit.clone(), facts, slot)?;
     let device = Device::new(dev, endpoint)?;
+    inject::reach("probe.done", Some(dev))?;
     // SAFETY: The core calls probe_device() with iommu_probe_device_lock held, which is
     // what dev_iommu_priv_set() asks for; `dev->iommu` exists then.
     unsafe { bindings::dev_iommu_priv_set(raw::as_raw(dev), device.into_foreign()) };
@@ -254,7 +257,8 @@ unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
     // SAFETY: `probe` stored it; the core calls release_device() once, last, and no
     // other callback for the device runs or comes.
     let device = unsafe { <Arc<Device<D>> as ForeignOwnable>::from_foreign(private) };
-    attach::release(&device);
+    // SAFETY: The core holds a reference to it.
+    attach::release(&device, unsafe { raw::device(dev) });
     if let Ok(registry) = D::ops().registry() {
         registry.lock().groups.leave(&device);
     }
