@@ -1,22 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tests that run in a guest: scripts in selftests/guest whose comments say
-//! which machines they want.
+//! Tests that run in a guest: scripts below selftests whose comments say which
+//! machines they want.
 //!
 //!   # variant NAME: OPTIONS OF VM    one run for each; one at least
 //!   # variant NAME on stock: OPTIONS on one kernel only, where others add nothing
 //!   # kernels: stock debug           default: both
 //!   # timeout: SECONDS               default: 120; debug kernels get four times that
+//!   # modules: inject                our modules with injection points
+//!   # long: NAME NAME                variants that only `check --long` runs
 //!
 //! A variant with --in-tree is a control, to see that the test itself is right. It
 //! runs on the stock kernel only: it is not the kernel's driver that is tested.
 
 use crate::ktap::{Point, Results, Verdict};
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// The folders with the scripts. A test's name is its file's, whatever the folder.
+pub const FOLDERS: &[&str] = &[
+    "selftests/guest",
+    "selftests/lifecycle",
+    "selftests/ownership",
+];
 
 /// One run of one script: a machine and a kernel.
 #[derive(Clone, Debug)]
@@ -31,11 +41,13 @@ pub struct GuestRun {
 }
 
 /// All runs of one script, for those of its kernels that are in `kernels`.
-fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>> {
+fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Vec<GuestRun>> {
     let test = script.file_stem().unwrap_or_default().to_string_lossy();
     let mut variants: Vec<(&str, Option<&str>, Vec<String>)> = Vec::new();
     let mut wanted = vec!["stock", "debug"];
     let mut timeout = 120;
+    let mut inject = false;
+    let mut long_variants: Vec<&str> = Vec::new();
     for line in text.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(':')) else {
             continue;
@@ -61,15 +73,34 @@ fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>>
         } else if key == "timeout" {
             let number = value.trim().parse();
             timeout = number.with_context(|| format!("timeout '{}'", value.trim()))?;
+        } else if key == "modules" {
+            inject = match value.trim() {
+                "inject" => true,
+                other => bail!("there are no modules '{other}'"),
+            };
+        } else if key == "long" {
+            long_variants.extend(value.split_whitespace());
         }
     }
     if variants.is_empty() {
         bail!("there is no '# variant NAME: OPTIONS' line");
     }
+    let unknown = |l: &&&str| !variants.iter().any(|(name, ..)| name == *l);
+    if let Some(name) = long_variants.iter().find(unknown) {
+        bail!("there is no variant '{name}' that could be long");
+    }
+    if inject {
+        for (_, _, options) in &mut variants {
+            options.push("--inject".into());
+        }
+    }
     let mut runs = Vec::new();
     for kernel in wanted.iter().filter(|k| kernels.iter().any(|w| w == *k)) {
         for (variant, only, options) in &variants {
             if only.is_some_and(|only| only != *kernel) {
+                continue;
+            }
+            if long_variants.contains(variant) && !long {
                 continue;
             }
             let control = options.iter().any(|o| o == "--in-tree");
@@ -93,21 +124,27 @@ fn parse(script: &Path, text: &str, kernels: &[String]) -> Result<Vec<GuestRun>>
     Ok(runs)
 }
 
-/// The runs of all scripts in `dir`.
-pub fn find(dir: &Path, kernels: &[String]) -> Result<Vec<GuestRun>> {
-    let mut scripts: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "sh") {
-            scripts.push(path);
-        }
-    }
-    scripts.sort();
+/// The runs of all scripts in `dirs`, but for the long ones unless they are wanted.
+pub fn find(dirs: &[PathBuf], kernels: &[String], long: bool) -> Result<Vec<GuestRun>> {
     let mut runs = Vec::new();
-    for script in scripts {
-        let read = || format!("{}", script.display());
-        let text = std::fs::read_to_string(&script).with_context(read)?;
-        runs.extend(parse(&script, &text, kernels).with_context(read)?);
+    let mut names = BTreeSet::new();
+    for dir in dirs {
+        let mut scripts: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(dir).with_context(|| format!("no {}", dir.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "sh") {
+                scripts.push(path);
+            }
+        }
+        scripts.sort();
+        for script in scripts {
+            let read = || format!("{}", script.display());
+            if !names.insert(script.file_stem().map(|s| s.to_os_string())) {
+                bail!("{}: another test has this name", script.display());
+            }
+            let text = std::fs::read_to_string(&script).with_context(read)?;
+            runs.extend(parse(&script, &text, kernels, long).with_context(read)?);
+        }
     }
     Ok(runs)
 }
@@ -225,7 +262,7 @@ mod tests {
     }
 
     fn runs(text: &str, names: &[&str]) -> Result<Vec<GuestRun>> {
-        parse(Path::new("/x/smoke.sh"), text, &kernels(names))
+        parse(Path::new("/x/smoke.sh"), text, &kernels(names), false)
     }
 
     fn judge(text: &str, code: i32) -> Vec<Verdict> {
@@ -258,6 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn modules_and_long_variants() {
+        let text = "# long: b\n# variant a: --nvme 1\n# modules: inject\n# variant b:\n";
+        let short = runs(text, &["stock"]).unwrap();
+        assert_eq!(short.len(), 1);
+        assert_eq!(short[0].options, ["--nvme", "1", "--inject"]);
+        let all = parse(Path::new("/x/y.sh"), text, &kernels(&["stock"]), true).unwrap();
+        assert_eq!(all[1].name, "y/b/stock");
+        assert_eq!(all[1].options, ["--inject"]);
+    }
+
+    #[test]
+    fn names_are_unique_over_the_folders() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths = dirs.each_ref().map(|d| d.path().to_path_buf());
+        let write = |dir: usize, name| std::fs::write(paths[dir].join(name), "# variant v:\n");
+        write(0, "a.sh").unwrap();
+        write(1, "b.sh").unwrap();
+        write(1, "a.aml").unwrap();
+        let find = || super::find(&paths, &kernels(&["stock"]), false);
+        let names: Vec<String> = find().unwrap().into_iter().map(|r| r.name).collect();
+        assert_eq!(names, ["a/v/stock", "b/v/stock"]);
+        write(1, "a.sh").unwrap();
+        assert!(find().is_err());
+    }
+
+    #[test]
     fn wrong_headers_are_refused() {
         for text in [
             "",
@@ -267,6 +330,8 @@ mod tests {
             "# variant a:\n# timeout: soon\n",
             "# variant a on stok:\n",
             "# variant a:\n# variant a on debug:\n",
+            "# variant a:\n# modules: other\n",
+            "# variant a:\n# long: b\n",
         ] {
             assert!(runs(text, &BOTH).is_err(), "{text:?}");
         }

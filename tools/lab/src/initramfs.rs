@@ -302,8 +302,11 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
     let modules = match &o.modules {
         Some(dir) if !dir.is_dir() => bail!("{} is not a directory", dir.display()),
         Some(dir) => dir.clone(),
-        None => kernel.our_modules(),
+        None => kernel.our_modules(o.inject),
     };
+    if o.inject && !modules.is_dir() {
+        bail!("no modules with injection points: tools/build KERNEL INJECT=1 makes them");
+    }
     if modules.is_dir() {
         for item in WalkDir::new(&modules) {
             let item = item?;

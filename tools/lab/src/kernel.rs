@@ -83,8 +83,10 @@ impl Kernel {
         self.dir.join("src")
     }
 
-    /// Where `make` puts this checkout's modules for this kernel.
-    pub fn our_modules(&self) -> PathBuf {
-        tree().join("build").join(&self.name)
+    /// Where `tools/build` puts this checkout's modules for this kernel; `inject`
+    /// is for those with injection points.
+    pub fn our_modules(&self, inject: bool) -> PathBuf {
+        let suffix = if inject { "-inject" } else { "" };
+        tree().join("build").join(format!("{}{suffix}", self.name))
     }
 }

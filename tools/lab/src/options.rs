@@ -48,6 +48,7 @@ Exit status:
 In the guest, files are at:
   /modules/*.ko            our modules (--modules)
   /selftests/lib.sh        helper functions for scripts, see selftests/lib.sh
+  /usr/bin/races           program of selftests/races
   modprobe NAME            loads the distribution's modules named by --load
 Disk images are drives disk0, disk1, ... (see --disks); a port made by --nvme
 is called rp-nvmeN, the disk behind it nvmeN.
@@ -174,6 +175,10 @@ pub struct Options {
     /// Directory with our modules [default: what `make` built for the kernel]
     #[arg(long, value_name = "DIR", help_heading = "Guest")]
     pub modules: Option<PathBuf>,
+
+    /// Our modules with injection points (tools/build KERNEL INJECT=1)
+    #[arg(long, conflicts_with = "modules", help_heading = "Guest")]
+    pub inject: bool,
 
     /// A distribution module to have in the guest besides the usual ones
     #[arg(long, value_name = "MODULE", help_heading = "Guest")]

@@ -33,6 +33,10 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "stock,debug")]
     kernels: Vec<String>,
 
+    /// Also what takes many minutes
+    #[arg(long)]
+    long: bool,
+
     /// Where the logs go [default: results/ in the cache]
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
@@ -132,8 +136,9 @@ impl Tally {
 
 fn jobs(o: &Options) -> Result<Vec<Job>> {
     let host = host_test::TESTS.iter().map(Job::Host);
-    let dir = kernel::tree().join("selftests/guest");
-    let guest = guest_test::find(&dir, &o.kernels)?
+    let folders = guest_test::FOLDERS.iter().map(|f| kernel::tree().join(f));
+    let folders: Vec<PathBuf> = folders.filter(|f| f.is_dir()).collect();
+    let guest = guest_test::find(&folders, &o.kernels, o.long)?
         .into_iter()
         .map(Job::Guest);
     let all: Vec<Job> = host.chain(guest).collect();
@@ -142,7 +147,7 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
             .iter()
             .any(|j| selected(&j.name(), std::slice::from_ref(wanted)))
         {
-            bail!("there is no test '{wanted}' (--list prints all)");
+            bail!("there is no test '{wanted}' (--list prints all, --long has more)");
         }
     }
     let chosen = all.into_iter().filter(|j| selected(&j.name(), &o.tests));
