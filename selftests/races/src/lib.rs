@@ -5,5 +5,9 @@
 pub mod file;
 pub mod inject;
 pub mod oracle;
+pub mod raw;
 pub mod sysfs;
+pub mod testdev;
+pub mod unplug;
+pub mod vfio;
 pub mod vmstat;

@@ -6,7 +6,7 @@
 //! `# `; the exit status is 0 if all was as wanted, 1 if not, 2 for a wrong command line.
 
 use clap::{Parser, Subcommand};
-use races::{inject, oracle, sysfs, vmstat};
+use races::{inject, oracle, sysfs, unplug, vmstat};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Inject(inject::Options),
     /// One device: bind, unbind, remove, group type and so on
     Device(sysfs::Options),
+    /// Attach a group with VFIO while a device is taken away
+    Unplug(unplug::Options),
     /// One command for a debugfs command file, and its answer
     Oracle(oracle::Options),
 }
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Vmstat(o) => vmstat::run(&o),
         Command::Inject(o) => inject::run(&o),
         Command::Device(o) => sysfs::run(&o),
+        Command::Unplug(o) => unplug::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };
     match result {

@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Row A1: a device is released while VFIO attaches its group, in both orders by
+# force, and then without. DMA of the released device must fail, whatever came first.
+#
+# variant alone: --policy strict --nvme 0 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
+# variant shared: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
+# modules: inject
+# timeout: 240
+
+. /selftests/lib.sh
+
+ROUNDS=${ROUNDS:-1000}
+SECONDS_OF_STORM=${SECONDS_OF_STORM:-60}
+
+ktap_print_header
+ktap_set_plan 6
+
+load()
+{
+	load_iommu && modprobe vfio-pci ids=1b36:0005 disable_idle_d3=1 &&
+		modprobe vfio_iommu_type1 allow_unsafe_interrupts=1 || return 1
+	devices=$(pci_devices 1b36:0005)
+	for bdf in $devices; do
+		expect "group of $bdf" "$(group_of "${devices%%
+*}")" "$(group_of "$bdf")" || return 1
+	done
+	races vmstat >/tmp/before
+}
+
+unplug()
+{
+	# shellcheck disable=SC2086 # One word each.
+	races unplug "$@" $devices
+}
+
+nothing_left()
+{
+	races vmstat --compare /tmp/before
+}
+
+no_faults_but_ours()
+{
+	others=$(faults | grep -v -E " 0x10[01]000$")
+	expect "other faults" "" "$others"
+}
+
+ktap_test_result "A1 load" load
+mark_log
+ktap_test_result "A1 $ROUNDS times: release comes while the attach is under way" \
+	unplug --order attach --rounds "$ROUNDS"
+ktap_test_result "A1 $ROUNDS times: attach comes while the release is under way" \
+	unplug --order release --rounds "$ROUNDS"
+ktap_test_result "A1 attach and release for $SECONDS_OF_STORM s as it comes" \
+	unplug --order free --seconds "$SECONDS_OF_STORM"
+ktap_test_result "A1 nothing is left over (H14)" nothing_left
+ktap_test_result "A1 no other faults" no_faults_but_ours
+ktap_finished

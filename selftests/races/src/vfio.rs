@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! VFIO with containers and groups (include/uapi/linux/vfio.h), step by step.
+
+use crate::raw::{self, Map};
+use anyhow::{Context, Result};
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+
+// _IO(';', 100 + n)
+const SET_IOMMU: u64 = 0x3b66;
+const GROUP_SET_CONTAINER: u64 = 0x3b68;
+const GROUP_UNSET_CONTAINER: u64 = 0x3b69;
+const GROUP_GET_DEVICE_FD: u64 = 0x3b6a;
+const DEVICE_GET_REGION_INFO: u64 = 0x3b6c;
+const IOMMU_MAP_DMA: u64 = 0x3b71;
+const IOMMU_UNMAP_DMA: u64 = 0x3b72;
+
+const TYPE1V2: usize = 3;
+const READ_WRITE: u32 = 3;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct DmaMap {
+    argsz: u32,
+    flags: u32,
+    vaddr: u64,
+    iova: u64,
+    size: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct DmaUnmap {
+    argsz: u32,
+    flags: u32,
+    iova: u64,
+    size: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RegionInfo {
+    argsz: u32,
+    flags: u32,
+    index: u32,
+    cap_offset: u32,
+    size: u64,
+    offset: u64,
+}
+
+fn open(path: &str) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options
+        .open(path)
+        .with_context(|| format!("opening {path}"))
+}
+
+/// A container: an address space, once [`set_iommu`](Self::set_iommu) was called with a group in it.
+pub struct Container(File);
+
+impl Container {
+    pub fn new() -> Result<Container> {
+        open("/dev/vfio/vfio").map(Container)
+    }
+
+    /// Attaches the groups that are in it.
+    pub fn set_iommu(&self) -> Result<()> {
+        raw::ioctl_number(&self.0, SET_IOMMU, TYPE1V2).context("VFIO_SET_IOMMU")?;
+        Ok(())
+    }
+
+    /// Lets the devices read and write `length` bytes of `memory` at `iova`.
+    pub fn map(&self, iova: u64, memory: &Map, length: u64) -> Result<()> {
+        let mut map = DmaMap {
+            argsz: size_of::<DmaMap>() as u32,
+            flags: READ_WRITE,
+            vaddr: memory.address() as u64,
+            iova,
+            size: length,
+        };
+        raw::ioctl_struct(&self.0, IOMMU_MAP_DMA, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
+        Ok(())
+    }
+
+    pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
+        let mut unmap = DmaUnmap {
+            argsz: size_of::<DmaUnmap>() as u32,
+            flags: 0,
+            iova,
+            size: length,
+        };
+        raw::ioctl_struct(&self.0, IOMMU_UNMAP_DMA, &mut unmap).context("VFIO_IOMMU_UNMAP_DMA")?;
+        Ok(())
+    }
+}
+
+/// An open group.
+pub struct Group(File);
+
+impl Group {
+    pub fn open(number: u32) -> Result<Group> {
+        open(&format!("/dev/vfio/{number}")).map(Group)
+    }
+
+    /// Claims the group's DMA, and attaches it if the container is an address space already.
+    pub fn set_container(&self, container: &Container) -> Result<()> {
+        let mut fd = container.0.as_raw_fd();
+        raw::ioctl_struct(&self.0, GROUP_SET_CONTAINER, &mut fd).context("GROUP_SET_CONTAINER")?;
+        Ok(())
+    }
+
+    /// Detaches it and ends the claim.
+    pub fn unset_container(&self) -> Result<()> {
+        raw::ioctl_number(&self.0, GROUP_UNSET_CONTAINER, 0).context("GROUP_UNSET_CONTAINER")?;
+        Ok(())
+    }
+
+    pub fn device(&self, address: &str) -> Result<Device> {
+        let name = CString::new(address)?;
+        let device = raw::ioctl_open(&self.0, GROUP_GET_DEVICE_FD, &name);
+        Ok(Device(device.context("GROUP_GET_DEVICE_FD")?))
+    }
+}
+
+/// An open device.
+pub struct Device(File);
+
+impl Device {
+    /// Maps the first `length` bytes of its first memory region.
+    pub fn registers(&self, length: usize) -> Result<Map> {
+        let mut info = RegionInfo {
+            argsz: size_of::<RegionInfo>() as u32,
+            ..RegionInfo::default()
+        };
+        raw::ioctl_struct(&self.0, DEVICE_GET_REGION_INFO, &mut info)
+            .context("DEVICE_GET_REGION_INFO")?;
+        Map::file(&self.0, info.offset, length).context("mapping registers")
+    }
+
+    /// Lets the device do DMA: VFIO leaves bus mastering to its user.
+    pub fn set_master(&self) -> Result<()> {
+        let mut info = RegionInfo {
+            argsz: size_of::<RegionInfo>() as u32,
+            index: 7,
+            ..RegionInfo::default()
+        };
+        raw::ioctl_struct(&self.0, DEVICE_GET_REGION_INFO, &mut info)
+            .context("DEVICE_GET_REGION_INFO")?;
+        use std::os::unix::fs::FileExt;
+        let mut command = [0; 2];
+        self.0.read_exact_at(&mut command, info.offset + 4)?;
+        command[0] |= 6;
+        self.0.write_all_at(&command, info.offset + 4)?;
+        Ok(())
+    }
+}
