@@ -8,7 +8,10 @@
 # vm_host COMMAND...: have the host do something, for example
 #	vm_host device_add nvme,id=hot0,bus=rp0,drive=disk2,serial=hot0
 #	vm_host device_del hot0 && vm_host wait_deleted hot0
-# Fails, with the host's reason as a diagnostic, if the host could not do it.
+#	vm_host trace mark before; ...; vm_host trace since before
+# Prints what the host has to say; "trace since" gives the events that QEMU traced
+# (--trace) since the mark, 200 at most, as "EVENT ARGUMENTS". Fails, with the
+# host's reason as a diagnostic, if the host could not do it.
 # One at a time: the second serial port carries one answer after the other.
 vm_host()
 {
@@ -16,7 +19,12 @@ vm_host()
 		sleep 0.1
 	done
 	printf '\002@vm %s\n' "$*" >/dev/ttyS1
-	read -r vm_host_answer </dev/ttyS1
+	while read -r vm_host_answer; do
+		case $vm_host_answer in
+		'| '*) echo "${vm_host_answer#| }" ;;
+		*) break ;;
+		esac
+	done </dev/ttyS1
 	rmdir /run/vm_host
 	[ "$vm_host_answer" = ok ] && return 0
 	ktap_print_msg "vm_host $*: $vm_host_answer"

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The guest's second serial port: the script's output, and between its lines
-//! requests to the host, which are carried out over QMP.
+//! requests to the host, most of which are carried out over QMP.
 //!
 //! A request is a line `\002@vm COMMAND`; the answer is a line `ok` or
-//! `error TEXT`. Commands:
+//! `error TEXT`, before it lines `| TEXT` if there is more to say. Commands:
 //!   started              the script is about to run
 //!   exit STATUS          it ended
 //!   device_add ARGS      plug a device; ARGS as for QEMU's -device
 //!   device_del ID        ask the guest to let a device go
 //!   wait_deleted ID [S]  wait until QEMU has removed it, at most S seconds (10)
+//!   trace mark NAME      remember this moment of the trace (--trace)
+//!   trace since NAME     the events since then
 
+use crate::trace::Trace;
 use qapi::qmp;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -57,11 +60,10 @@ pub fn read_console(from: impl Read, events: Sender<Event>) {
 }
 
 /// Serves the second port until QEMU is gone.
-pub fn serve(port: UnixStream, monitor: UnixStream, events: Sender<Event>) {
+pub fn serve(port: UnixStream, mut host: Host, events: Sender<Event>) {
     let Ok(mut answers) = port.try_clone() else {
         return;
     };
-    let mut host = Host::new(monitor);
     each_line(port, |line| {
         let (output, request) = split_request(line);
         if let Some(text) = output {
@@ -73,12 +75,15 @@ pub fn serve(port: UnixStream, monitor: UnixStream, events: Sender<Event>) {
             return true;
         };
         let (event, answer) = match request.split_once(' ') {
-            None if request == "started" => (Event::Started, Ok(())),
-            Some(("exit", status)) => (Event::Exit(status.parse().unwrap_or(255)), Ok(())),
+            None if request == "started" => (Event::Started, Ok(Vec::new())),
+            Some(("exit", status)) => {
+                let status = status.parse().unwrap_or(255);
+                (Event::Exit(status), Ok(Vec::new()))
+            }
             _ => {
                 let answer = host.execute(&request);
                 let told = match &answer {
-                    Ok(()) => format!("{request}: ok"),
+                    Ok(_) => format!("{request}: ok"),
                     Err(text) => format!("{request}: error: {text}"),
                 };
                 (Event::Request(told), answer)
@@ -86,7 +91,10 @@ pub fn serve(port: UnixStream, monitor: UnixStream, events: Sender<Event>) {
         };
         let sent = events.send(event).is_ok();
         let answer = match answer {
-            Ok(()) => "ok\n".to_string(),
+            Ok(lines) => {
+                let lines = lines.iter().map(|l| format!("| {l}\n"));
+                lines.chain(["ok\n".to_string()]).collect()
+            }
             Err(text) => format!("error {}\n", text.replace(['\r', '\n'], " ")),
         };
         sent && answers.write_all(answer.as_bytes()).is_ok()
@@ -108,19 +116,22 @@ fn split_request(line: &[u8]) -> (Option<String>, Option<String>) {
 
 type Monitor = qapi::Qmp<qapi::Stream<BufReader<UnixStream>, UnixStream>>;
 
-/// The monitor, with the greeting done at the first use.
-struct Host {
+/// What requests are about: the monitor, with the greeting done at the first use,
+/// and the trace.
+pub struct Host {
     stream: Option<UnixStream>,
     qmp: Option<Monitor>,
     deleted: Vec<String>,
+    trace: Option<Trace>,
 }
 
 impl Host {
-    fn new(stream: UnixStream) -> Host {
+    pub fn new(monitor: UnixStream, trace: Option<Trace>) -> Host {
         Host {
-            stream: Some(stream),
+            stream: Some(monitor),
             qmp: None,
             deleted: Vec::new(),
+            trace,
         }
     }
 
@@ -134,25 +145,33 @@ impl Host {
         self.qmp.as_mut().ok_or_else(|| "no monitor".to_string())
     }
 
-    fn execute(&mut self, request: &str) -> Result<(), String> {
+    /// Does what is asked; what there is to say about it besides.
+    fn execute(&mut self, request: &str) -> Result<Vec<String>, String> {
         let words: Vec<&str> = request.split_whitespace().collect();
         match words[..] {
-            ["device_add", args] => self.device_add(args),
+            ["device_add", args] => self.device_add(args)?,
             ["device_del", id] => {
                 self.deleted.retain(|d| d != id);
                 let command = qmp::device_del { id: id.into() };
-                self.monitor()?
-                    .execute(&command)
-                    .map(drop)
-                    .map_err(|e| e.to_string())
+                let answer = self.monitor()?.execute(&command);
+                answer.map_err(|e| e.to_string())?;
             }
-            ["wait_deleted", id] => self.wait_deleted(id, 10),
+            ["wait_deleted", id] => self.wait_deleted(id, 10)?,
             ["wait_deleted", id, seconds] => match seconds.parse() {
-                Ok(n) => self.wait_deleted(id, n),
-                Err(_) => Err(format!("'{seconds}' is not a number of seconds")),
+                Ok(n) => self.wait_deleted(id, n)?,
+                Err(_) => return Err(format!("'{seconds}' is not a number of seconds")),
             },
-            _ => Err(format!("unknown request '{request}'")),
+            ["trace", "mark", name] => self.trace()?.mark(name)?,
+            ["trace", "since", name] => return self.trace()?.since(name),
+            _ => return Err(format!("unknown request '{request}'")),
         }
+        Ok(Vec::new())
+    }
+
+    fn trace(&mut self) -> Result<&mut Trace, String> {
+        self.trace
+            .as_mut()
+            .ok_or_else(|| "vm runs without --trace".to_string())
     }
 
     /// QMP's own device_add wants every property in its JSON type; the human
@@ -217,12 +236,18 @@ mod tests {
         let (ours, guest) = UnixStream::pair().unwrap();
         let (monitor, _qemu) = UnixStream::pair().unwrap();
         let (send, events) = std::sync::mpsc::channel();
-        let server = std::thread::spawn(move || serve(ours, monitor, send));
+        let mut log = tempfile::NamedTempFile::new().unwrap();
+        let host = Host::new(monitor, Some(Trace::new(log.reopen().unwrap())));
+        let server = std::thread::spawn(move || serve(ours, host, send));
         let mut writer = guest.try_clone().unwrap();
         let mut answers = BufReader::new(guest.try_clone().unwrap()).lines();
         let mut ask = |text: &str| {
             writer.write_all(text.as_bytes()).unwrap();
-            answers.next().unwrap().unwrap()
+            let first = answers.next().unwrap().unwrap();
+            match first.strip_prefix("| ") {
+                Some(line) => format!("{line}, {}", answers.next().unwrap().unwrap()),
+                None => first,
+            }
         };
         assert_eq!(ask("\x02@vm started\n"), "ok");
         assert_eq!(
@@ -230,6 +255,9 @@ mod tests {
             "error unknown request 'nonsense'"
         );
         assert_eq!(ask("\x02@vm exit 7\n"), "ok");
+        assert_eq!(ask("\x02@vm trace mark m\n"), "ok");
+        log.write_all(b"event 0x1\n").unwrap();
+        assert_eq!(ask("\x02@vm trace since m\n"), "event 0x1, ok");
         guest.shutdown(std::net::Shutdown::Both).unwrap();
         server.join().unwrap();
         let all: Vec<Event> = events.iter().collect();

@@ -14,3 +14,4 @@ pub mod modules;
 pub mod options;
 pub mod run;
 pub mod splat;
+pub mod trace;

@@ -11,6 +11,7 @@ pub const FD_CONSOLE: i32 = 3;
 pub const FD_CONTROL: i32 = 4;
 pub const FD_QMP: i32 = 5;
 pub const FD_INITRD: i32 = 6;
+pub const FD_TRACE: i32 = 7;
 pub const FD_DISK0: i32 = 10;
 
 fn iommu_device(o: &Options) -> Result<Option<String>> {
@@ -115,8 +116,8 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
     for pattern in &o.trace {
         arg("-trace", format!("enable={pattern}"));
     }
-    if let Some(file) = &o.trace_file {
-        arg("-D", file.display().to_string());
+    if !o.trace.is_empty() {
+        arg("-D", format!("/dev/fd/{FD_TRACE}"));
     }
     for word in &o.qemu_arg {
         arg(word, String::new());
@@ -200,6 +201,14 @@ mod tests {
         let words = ["--nvme", "1", "--disks", "3"];
         assert_eq!(args(&words).iter().filter(|a| *a == "-drive").count(), 3);
         assert_eq!(devices(&words).len(), 3);
+    }
+
+    #[test]
+    fn events_are_patterns_between_commas() {
+        let args = args(&["--trace", "vtd_inv_desc_*,vtd_fault*"]);
+        let count = |a: &str| args.iter().filter(|b| *b == a).count();
+        assert_eq!(count("enable=vtd_inv_desc_*"), 1);
+        assert_eq!((count("-trace"), count("-D")), (2, 1));
     }
 
     #[test]

@@ -150,17 +150,22 @@ pub struct Options {
     )]
     pub qemu_arg: Vec<String>,
 
-    /// QEMU trace events (a pattern)
+    /// QEMU trace events (patterns); the guest can ask for them with vm_host trace
     #[arg(
         long,
         value_name = "EVENTS",
-        requires = "trace_file",
+        value_delimiter = ',',
         help_heading = "Devices"
     )]
     pub trace: Vec<String>,
 
-    /// Where trace events go
-    #[arg(long, value_name = "FILE", help_heading = "Devices")]
+    /// Keep the trace events in this file
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "trace",
+        help_heading = "Devices"
+    )]
     pub trace_file: Option<PathBuf>,
 
     /// Run this script in the guest, with ARGS as its arguments

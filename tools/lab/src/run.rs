@@ -2,11 +2,12 @@
 
 //! Starts QEMU and watches over one run of a guest.
 
-use crate::control::{self, Event};
+use crate::control::{self, Event, Host};
 use crate::kernel::Kernel;
-use crate::machine::{self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_INITRD, FD_QMP};
+use crate::machine::{self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_INITRD, FD_QMP, FD_TRACE};
 use crate::options::Options;
 use crate::splat::{Report, Scanner};
+use crate::trace::Trace;
 use crate::{accel, initramfs};
 use anyhow::{Context, Result};
 use command_fds::{CommandFdExt, FdMapping};
@@ -86,6 +87,7 @@ struct Connections {
     console: Option<File>,
     control: UnixStream,
     monitor: UnixStream,
+    trace: Option<Trace>,
 }
 
 fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu, Connections)> {
@@ -108,6 +110,22 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu,
         let disk = memory_file("disk")?;
         disk.set_len(o.disk_size)?;
         inherit(disk.into(), FD_DISK0 + n as i32);
+    }
+
+    let mut trace = None;
+    if !o.trace.is_empty() {
+        let file = match &o.trace_file {
+            Some(path) => File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(path)
+                .with_context(|| format!("cannot write {}", path.display()))?,
+            None => memory_file("trace")?,
+        };
+        inherit(file.try_clone()?.into(), FD_TRACE);
+        trace = Some(Trace::new(file));
     }
 
     let mut args = machine::qemu_args(o, kernel, kvm)?;
@@ -151,6 +169,7 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu,
         console,
         control,
         monitor,
+        trace,
     };
     Ok((Qemu(child), connections))
 }
@@ -261,7 +280,8 @@ pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
         let send = send.clone();
         std::thread::spawn(move || control::read_console(console, send));
     }
-    std::thread::spawn(move || control::serve(connections.control, connections.monitor, send));
+    let host = Host::new(connections.monitor, connections.trace);
+    std::thread::spawn(move || control::serve(connections.control, host, send));
 
     let end = watch(&mut qemu, &events, &mut listener, o)?;
     drop(qemu);

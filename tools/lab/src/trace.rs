@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! QEMU's trace log as a witness: what the emulated IOMMU was told, in order. The
+//! guest marks a moment and later asks what came since.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+/// The most lines of one answer; the serial port is slow.
+const LINES: usize = 200;
+
+pub struct Trace {
+    /// What QEMU writes. It writes out every event before the guest goes on.
+    file: File,
+    marks: HashMap<String, u64>,
+}
+
+impl Trace {
+    pub fn new(file: File) -> Trace {
+        Trace {
+            file,
+            marks: HashMap::new(),
+        }
+    }
+
+    /// What `since(name)` gives starts here.
+    pub fn mark(&mut self, name: &str) -> Result<(), String> {
+        let length = self.file.metadata().map_err(|e| e.to_string())?.len();
+        self.marks.insert(name.to_string(), length);
+        Ok(())
+    }
+
+    /// The events since the mark, one a line: the name, then its arguments.
+    pub fn since(&mut self, name: &str) -> Result<Vec<String>, String> {
+        let Some(&mark) = self.marks.get(name) else {
+            return Err(format!("there is no mark '{name}'"));
+        };
+        let text = self.read(mark).map_err(|e| e.to_string())?;
+        let mut lines: Vec<String> = text.lines().take(LINES).map(String::from).collect();
+        match text.lines().count() - lines.len() {
+            0 => {}
+            more => lines.push(format!("... and {more} more")),
+        }
+        Ok(lines)
+    }
+
+    fn read(&mut self, from: u64) -> io::Result<String> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(from))?;
+        self.file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn marks_divide_the_log() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut qemu = file.reopen().unwrap();
+        let mut trace = Trace::new(file.reopen().unwrap());
+        assert!(trace.since("a").is_err());
+        qemu.write_all(b"before 1\n").unwrap();
+        trace.mark("a").unwrap();
+        qemu.write_all(b"one 0x1\ntwo\n").unwrap();
+        trace.mark("b").unwrap();
+        assert_eq!(trace.since("a").unwrap(), ["one 0x1", "two"]);
+        assert!(trace.since("b").unwrap().is_empty());
+        trace.mark("a").unwrap();
+        assert!(trace.since("a").unwrap().is_empty());
+    }
+
+    #[test]
+    fn long_answers_are_cut() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut trace = Trace::new(file.reopen().unwrap());
+        trace.mark("a").unwrap();
+        file.write_all("line\n".repeat(LINES + 3).as_bytes())
+            .unwrap();
+        let lines = trace.since("a").unwrap();
+        assert_eq!(lines.len(), LINES + 1);
+        assert_eq!(lines[LINES], "... and 3 more");
+    }
+}
