@@ -33,6 +33,8 @@ pub mod command;
 mod gates;
 #[cfg(inject)]
 pub mod rules;
+#[cfg(inject)]
+pub(crate) mod tables;
 
 #[cfg(inject)]
 pub(crate) use self::gates::Control;

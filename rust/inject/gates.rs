@@ -94,7 +94,8 @@ pub(super) fn reach_atomic(point: &'static str) -> Result {
 
 fn spin(delta: Delta) {
     // udelay() takes a few milliseconds at most.
-    for _ in 0..delta.as_micros_ceil() / SPIN_STEP.as_micros_ceil() {
+    let start = Instant::<Monotonic>::now();
+    while start.elapsed() < delta {
         udelay(SPIN_STEP);
     }
 }

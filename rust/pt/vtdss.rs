@@ -66,6 +66,9 @@ unsafe impl Send for Vtdss {}
 // methods either only read what is constant or take `&mut`.
 unsafe impl Sync for Vtdss {}
 
+#[cfg(inject)]
+static WRAPPED: crate::inject::tables::Wrapped = crate::inject::tables::Wrapped::new();
+
 impl Sealed for Vtdss {}
 
 impl PageTable for Vtdss {
@@ -108,6 +111,11 @@ impl PageTable for Vtdss {
                 // SAFETY: `slot` is initialised now, and still nobody else has it. The
                 // table uses only sizes that stand in its domain's bitmap.
                 unsafe { (*slot).iommu.domain.pgsize_bitmap &= config.page_sizes as usize };
+                #[cfg(inject)]
+                // SAFETY: As above; all tables here have the format's operations.
+                unsafe {
+                    WRAPPED.wrap(&raw mut (*slot).iommu);
+                }
                 Ok::<(), Error>(())
             }),
         })
