@@ -5,9 +5,14 @@
 use crate::{
     bindings,
     dma::Buffer,
+    owner,
     raw::as_raw, //
 };
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ops::Deref,
+    ptr::NonNull, //
+};
 use kernel::{
     device::{
         Bound,
@@ -19,8 +24,12 @@ use kernel::{
         to_result, //
     },
     io::PhysAddr,
+    new_mutex,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
 };
 
 /// What a device may do with a mapped range.
@@ -58,66 +67,86 @@ impl Range {
     }
 }
 
-/// A paging domain of its own, to which a device is attached.
-///
-/// While it exists the device's DMA goes through it and not through what the
-/// DMA API maps. Dropping it puts the device back to its default domain. All
-/// methods may sleep.
+/// An empty or filled page table, allocated for a device's IOMMU.
 ///
 /// # Invariants
 ///
-/// `domain` is a paging domain that is owned by this object, `dev` is attached
-/// to it, and every mapping in it is in `ranges`.
-pub struct OwnedDomain<'dev> {
-    dev: &'dev Device<Bound>,
-    domain: NonNull<bindings::iommu_domain>,
-    ranges: KVec<Range>,
-}
+/// The pointer is that of a paging domain, which this object owns.
+struct Paging(NonNull<bindings::iommu_domain>);
 
 // SAFETY: Domains belong to no thread.
-unsafe impl Send for OwnedDomain<'_> {}
+unsafe impl Send for Paging {}
 
-impl<'dev> OwnedDomain<'dev> {
-    /// Allocates a domain and attaches `dev` to it.
+// SAFETY: As above; users keep apart what they do to the same addresses.
+unsafe impl Sync for Paging {}
+
+impl Drop for Paging {
+    fn drop(&mut self) {
+        // SAFETY: The domain is ours. What attaches it to a device holds a reference to
+        // the `UserDomain` that this is part of.
+        unsafe { bindings::iommu_domain_free(self.0.as_ptr()) };
+    }
+}
+
+/// A paging domain that its user fills, attached or not.
+///
+/// It holds the memory that is mapped in it. Devices come to it through
+/// [`DmaOwner::attach`](crate::owner::DmaOwner::attach). All methods may sleep.
+///
+/// # Invariants
+///
+/// Every mapping in `paging` is in `ranges`.
+#[pin_data]
+pub struct UserDomain<'dev> {
+    /// Freed before the memory in `ranges`.
+    paging: Paging,
+    #[pin]
+    ranges: Mutex<KVec<Range>>,
+    /// The IOMMU's driver stays while the device is there.
+    _dev: PhantomData<&'dev Device<Bound>>,
+}
+
+impl<'dev> UserDomain<'dev> {
+    /// Allocates a domain that fits `dev`.
     ///
-    /// Fails with `ENODEV` where no IOMMU translates for the device, with
-    /// `EINVAL` where it shares its group with other devices, with `EBUSY` where
-    /// it is attached to another such domain, and with what the IOMMU's driver
-    /// says.
-    pub fn new(dev: &'dev Device<Bound>) -> Result<Self> {
+    /// Fails with `ENODEV` where no IOMMU translates for the device, with `ENOMEM`, and
+    /// with what the IOMMU's driver says.
+    pub fn new(dev: &'dev Device<Bound>) -> Result<Arc<Self>> {
         // SAFETY: The device is bound, so that it is registered.
         let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(as_raw(dev), 0) };
-        let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENODEV)?;
-        // SAFETY: The domain was just allocated for this device.
-        let attached = unsafe { bindings::iommu_attach_device(domain.as_ptr(), as_raw(dev)) };
-        if let Err(error) = to_result(attached) {
-            // SAFETY: The domain is ours, and nothing is attached to it.
-            unsafe { bindings::iommu_domain_free(domain.as_ptr()) };
-            return Err(error);
-        }
-        // INVARIANT: Allocated and attached above, nothing mapped yet.
-        Ok(Self {
-            dev,
-            domain,
-            ranges: KVec::new(),
-        })
+        // INVARIANT: Allocated for us just now.
+        let paging = Paging(NonNull::new(from_err_ptr(domain)?).ok_or(ENODEV)?);
+        // INVARIANT: Nothing is mapped yet.
+        Arc::pin_init(
+            pin_init!(Self {
+                paging,
+                ranges <- new_mutex!(KVec::new(), "iommu user domain"),
+                _dev: PhantomData,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    pub(crate) fn as_raw(&self) -> *mut bindings::iommu_domain {
+        self.paging.0.as_ptr()
     }
 
     /// Maps the whole of `buffer` at `iova`.
     ///
     /// Fails with `EEXIST` where something is mapped in the range, and with what
     /// the IOMMU core and driver say about an address out of range or alignment.
-    pub fn map(&mut self, iova: DmaAddress, buffer: Arc<Buffer>, access: Access) -> Result {
+    pub fn map(&self, iova: DmaAddress, buffer: Arc<Buffer>, access: Access) -> Result {
         let end = iova.checked_add(buffer.size() as u64 - 1).ok_or(EINVAL)?;
-        if self.ranges.iter().any(|r| r.overlaps(iova, end)) {
+        let mut ranges = self.ranges.lock();
+        if ranges.iter().any(|r| r.overlaps(iova, end)) {
             return Err(EEXIST);
         }
-        self.ranges.reserve(1, GFP_KERNEL)?;
+        ranges.reserve(1, GFP_KERNEL)?;
         // SAFETY: By the type invariant the domain is valid; the memory is held
-        // by `buffer`, which goes into `ranges`.
+        // by `buffer`, which goes into `ranges`, whose lock keeps others away.
         to_result(unsafe {
             bindings::iommu_map(
-                self.domain.as_ptr(),
+                self.as_raw(),
                 iova as usize,
                 buffer.phys(),
                 buffer.size(),
@@ -126,7 +155,7 @@ impl<'dev> OwnedDomain<'dev> {
             )
         })?;
         // INVARIANT: The new mapping is entered. There is room, see above.
-        self.ranges.push(Range { iova, buffer }, GFP_KERNEL)?;
+        ranges.push(Range { iova, buffer }, GFP_KERNEL)?;
         Ok(())
     }
 
@@ -134,33 +163,76 @@ impl<'dev> OwnedDomain<'dev> {
     ///
     /// When this returns the device cannot reach the memory any more. Fails with
     /// `ENOENT` where there is no such mapping.
-    pub fn unmap(&mut self, iova: DmaAddress) -> Result {
-        let found = self.ranges.iter().position(|r| r.iova == iova);
+    pub fn unmap(&self, iova: DmaAddress) -> Result {
+        let mut ranges = self.ranges.lock();
+        let found = ranges.iter().position(|r| r.iova == iova);
         let index = found.ok_or(ENOENT)?;
-        let size = self.ranges[index].buffer.size();
-        // SAFETY: By the type invariant the domain is valid.
-        let done = unsafe { bindings::iommu_unmap(self.domain.as_ptr(), iova as usize, size) };
+        let size = ranges[index].buffer.size();
+        // SAFETY: By the type invariant the domain is valid; the lock of `ranges` keeps
+        // others away.
+        let done = unsafe { bindings::iommu_unmap(self.as_raw(), iova as usize, size) };
         if done != size {
             // The range stays listed, so that its memory is not reused.
             return Err(EIO);
         }
-        self.ranges.remove(index).map(drop).map_err(|_| ENOENT)
+        ranges.remove(index).map(drop).map_err(|_| ENOENT)
     }
 
     /// What the tables say about `iova`: the physical address, or none.
     pub fn iova_to_phys(&self, iova: DmaAddress) -> Option<PhysAddr> {
+        // Tables must not go while they are walked.
+        let _ranges = self.ranges.lock();
         // SAFETY: By the type invariant the domain is valid.
-        let phys = unsafe { bindings::iommu_iova_to_phys(self.domain.as_ptr(), iova) };
+        let phys = unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) };
         (phys != 0).then_some(phys)
+    }
+}
+
+/// A [`UserDomain`] of one device alone, attached instead of its default domain.
+///
+/// While it exists the device's DMA goes through it and not through what the
+/// DMA API maps. Dropping it puts the device back to its default domain. This is for a
+/// driver that uses the DMA API otherwise; one that owns the device's DMA goes through
+/// [`DmaOwner`](crate::owner::DmaOwner). All methods may sleep.
+///
+/// # Invariants
+///
+/// `dev` is attached to `domain`.
+pub struct OwnedDomain<'dev> {
+    dev: &'dev Device<Bound>,
+    /// After the drop below nothing is attached, and this is the only reference.
+    domain: Arc<UserDomain<'dev>>,
+}
+
+impl<'dev> OwnedDomain<'dev> {
+    /// Allocates a domain and attaches `dev` to it.
+    ///
+    /// Fails as [`UserDomain::new`], with `EINVAL` where the device shares its group with
+    /// others, with `EBUSY` where it is claimed or attached to another such domain, and
+    /// with what the IOMMU's driver says.
+    pub fn new(dev: &'dev Device<Bound>) -> Result<Self> {
+        if owner::is_claimed(dev) {
+            return Err(EBUSY);
+        }
+        let domain = UserDomain::new(dev)?;
+        // SAFETY: The domain was just allocated for this device, and is kept.
+        to_result(unsafe { bindings::iommu_attach_device(domain.as_raw(), as_raw(dev)) })?;
+        // INVARIANT: Attached above.
+        Ok(Self { dev, domain })
+    }
+}
+
+impl<'dev> Deref for OwnedDomain<'dev> {
+    type Target = UserDomain<'dev>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.domain
     }
 }
 
 impl Drop for OwnedDomain<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant the device is attached to this domain.
-        unsafe { bindings::iommu_detach_device(self.domain.as_ptr(), as_raw(self.dev)) };
-        // SAFETY: The domain is ours, and nothing is attached to it now. The
-        // memory in `ranges` is freed after this.
-        unsafe { bindings::iommu_domain_free(self.domain.as_ptr()) };
+        unsafe { bindings::iommu_detach_device(self.domain.as_raw(), as_raw(self.dev)) };
     }
 }

@@ -20,6 +20,7 @@ pub mod entries;
 pub mod freeze;
 mod gather;
 mod group;
+mod group_ref;
 pub mod holders;
 pub mod inject;
 pub mod invalidation;
@@ -31,6 +32,7 @@ pub mod locked;
 pub mod memory;
 pub mod mmio;
 pub mod ops;
+pub mod owner;
 mod pages;
 pub mod path;
 pub mod pci;
@@ -67,5 +69,8 @@ impl kernel::Module for Framework {
             #[cfg(inject)]
             _inject: inject::Control::new()?,
         })
+        // SAFETY: Only here, before any module that uses this one can be loaded.
+        unsafe { owner::init() };
+        Ok(Framework)
     }
 }

@@ -5,7 +5,16 @@
 //! The kernel crate keeps its own conversion to itself; this is the only other one.
 
 use crate::bindings;
-use kernel::device::Device;
+use kernel::{
+    device::{
+        Bound,
+        Device, //
+    },
+    str::{
+        CStr,
+        CStrExt as _, //
+    },
+};
 
 /// The C device. It is valid for as long as the reference is.
 pub(crate) fn as_raw(dev: &Device) -> *mut bindings::device {
@@ -22,6 +31,16 @@ pub(crate) fn as_raw(dev: &Device) -> *mut bindings::device {
 pub(crate) unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device {
     // SAFETY: Valid, not null and referenced during `'a`, by the contract.
     unsafe { Device::from_raw(dev) }
+}
+
+/// The name of the driver that a device is bound to.
+pub(crate) fn driver_name(dev: &Device<Bound>) -> &CStr {
+    // SAFETY: Valid, as the reference is. `driver` does not change while the device is bound.
+    let driver = unsafe { (*as_raw(dev)).driver };
+    // SAFETY: A bound device has a driver, which stays registered at least until it is unbound.
+    let name = unsafe { (*driver).name };
+    // SAFETY: A registered driver's name is a string, which lives as long as the driver.
+    unsafe { CStr::from_char_ptr(name) }
 }
 
 /// The group that a device belongs to, with a reference for the caller, or an error pointer.
