@@ -35,6 +35,7 @@ use kernel::{
 
 pub mod acs;
 mod alias;
+pub mod managed;
 pub mod notifier;
 mod path;
 pub mod ports;
