@@ -45,6 +45,7 @@ mod registry;
 pub mod resv;
 pub mod ring;
 pub mod shutdown;
+pub mod shared;
 pub mod source_id;
 pub mod standby;
 pub mod unit;
@@ -71,6 +72,8 @@ impl kernel::Module for Framework {
         })
         // SAFETY: Only here, before any module that uses this one can be loaded.
         unsafe { owner::init() };
+        // SAFETY: As above.
+        unsafe { shared::init() };
         Ok(Framework)
     }
 }

@@ -83,6 +83,11 @@ where
         let mut slot = self.0.data.lock();
         Option::as_mut(&mut slot).map(|data| f(data))
     }
+
+    /// Drops the data, for those who want that before the binding ends. May sleep.
+    pub fn end(&self) {
+        self.0.end();
+    }
 }
 
 impl<F: ForLt> Drop for Lease<F> {
