@@ -106,7 +106,7 @@ impl<'dev> Engine<'dev> {
             word.store(WRITTEN, Relaxed);
         }
         Ok(Self {
-            bar: dev.iomap_region_sized(0, c"rust_testdev")?,
+            bar: dev.iomap_region_sized(0, c"rust_iommu test")?,
             model,
             sample,
         })

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a test has at hand for one device: pages, mappings, a domain.
+//! What a test has at hand for one device: its DMA, pages, mappings.
 
 use crate::engine::Engine;
-use iommu::{
-    consumer::OwnedDomain,
-    dma::{
-        Buffer,
-        Mapping, //
-    },
+use iommu::dma::{
+    Buffer,
+    Mapping, //
 };
 use kernel::{
     device::{
@@ -53,22 +50,20 @@ impl Item<'_> {
 }
 
 pub(crate) struct Bench<'dev> {
-    dev: &'dev Device<Bound>,
+    pub(crate) dev: &'dev Device<Bound>,
     pub(crate) engine: Engine<'dev>,
-    pub(crate) domain: Option<OwnedDomain<'dev>>,
     items: KVec<Item<'dev>>,
     next: u64,
 }
 
 impl<'dev> Bench<'dev> {
-    pub(crate) fn new(dev: &'dev Device<Bound>, engine: Engine<'dev>) -> Result<Self> {
-        Ok(Self {
+    pub(crate) fn new(dev: &'dev Device<Bound>, engine: Engine<'dev>) -> Self {
+        Self {
             dev,
             engine,
-            domain: None,
             items: KVec::new(),
             next: 1,
-        })
+        }
     }
 
     /// New pages, mapped in `direction` if one is given.
@@ -101,14 +96,5 @@ impl<'dev> Bench<'dev> {
         let found = self.items.iter().position(|i| i.handle == handle);
         let removed = self.items.remove(found.ok_or(ENOENT)?);
         removed.map(drop).map_err(|_| ENOENT)
-    }
-
-    /// Attaches the device to a domain of its own.
-    pub(crate) fn attach(&mut self) -> Result {
-        if self.domain.is_some() {
-            return Err(EBUSY);
-        }
-        self.domain = Some(OwnedDomain::new(self.dev)?);
-        Ok(())
     }
 }
