@@ -44,8 +44,8 @@ pub mod registration;
 mod registry;
 pub mod resv;
 pub mod ring;
-pub mod shutdown;
 pub mod shared;
+pub mod shutdown;
 pub mod source_id;
 pub mod standby;
 pub mod unit;
@@ -66,14 +66,13 @@ struct Framework {
 
 impl kernel::Module for Framework {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Framework {
-            #[cfg(inject)]
-            _inject: inject::Control::new()?,
-        })
         // SAFETY: Only here, before any module that uses this one can be loaded.
         unsafe { owner::init() };
         // SAFETY: As above.
         unsafe { shared::init() };
-        Ok(Framework)
+        Ok(Framework {
+            #[cfg(inject)]
+            _inject: inject::Control::new()?,
+        })
     }
 }
