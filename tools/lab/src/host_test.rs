@@ -45,6 +45,10 @@ pub const TESTS: &[HostTest] = &[
         command: "cargo test --quiet --locked --manifest-path selftests/host/Cargo.toml",
     },
     HostTest {
+        name: "compile-fail",
+        command: "tools/compile-fail",
+    },
+    HostTest {
         name: "kernel-fmt",
         command: "tools/lint fmt-check",
     },
