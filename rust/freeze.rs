@@ -24,8 +24,8 @@ use kernel::{
     types::NotThreadSafe, //
 };
 
-/// No endpoint of a registration has a driver, and none gets one while this lives; nor
-/// does any function come or go.
+/// No endpoint has a driver, and none gets one while this lives; nor does any function come
+/// or go.
 ///
 /// It holds the device lock of every endpoint, which the driver core takes to bind. So
 /// nothing may be bound or unbound under it.
@@ -94,8 +94,9 @@ fn for_each_endpoint<D: Driver>(
     })
 }
 
-/// Whether a registration can be frozen once its ports are [released](ports::ReleasedPorts);
-/// a look in advance, so that they need not be if it cannot.
+/// Whether a registration could be [ended](crate::registration::Registration::end) once its
+/// ports are [released](ports::ReleasedPorts); a look in advance, so that they need not be
+/// if it cannot.
 ///
 /// Errors: `EBUSY`, with one line that names the first device which is in the way.
 ///
@@ -112,14 +113,14 @@ pub fn look<D: Driver>(_registration: &Registration<D>) -> Result {
 }
 
 impl Frozen {
-    /// Freezes the endpoints of `registration`.
+    /// Freezes the endpoints of `D`.
     ///
     /// Errors: `EBUSY`, with one line that names the first device which is in the way: a
     /// driver is bound to it or just coming or going, or its group's DMA is claimed;
     /// `ENOMEM`.
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
-    pub fn new<D: Driver>(_registration: &Registration<D>) -> Result<Self> {
+    pub(crate) fn new<D: Driver>() -> Result<Self> {
         let mut held = KVec::new();
         let functions = RescanLock::new();
         let all = AllLocks::new();

@@ -6,6 +6,7 @@ use crate::{
     binding::Bindings,
     bindings,
     driver::Driver,
+    freeze::Frozen,
     ops,
     pci::{
         notifier::PciNotifier,
@@ -38,8 +39,10 @@ pub struct Policy {
 
 /// A driver's units, registered.
 ///
-/// Dropping it releases every endpoint and unregisters the units. No endpoint may have a
-/// driver then; [`Frozen`](crate::freeze::Frozen) sees to that.
+/// [`end`](Self::end) releases every endpoint and unregisters the units. Dropping it does
+/// the same; where that is not possible, since endpoints are in use, the units are leaked
+/// and stay registered. A module is not unloaded then: the core refers to it for every
+/// endpoint.
 ///
 /// There is one registration of a driver at a time; a second one is refused with
 /// `EBUSY`.
@@ -128,8 +131,24 @@ impl<D: Driver> Registration<D> {
     }
 }
 
-impl<D: Driver> Drop for Registration<D> {
-    fn drop(&mut self) {
+impl<D: Driver> Registration<D> {
+    /// Releases every endpoint and unregisters the units. No driver can bind to what was an
+    /// endpoint until the result is dropped: what its DMA depends on can be changed.
+    ///
+    /// Errors: `EBUSY` or `ENOMEM` as for [`Frozen::new`], and nothing has changed.
+    ///
+    /// Context: may sleep; no device lock and no rescan lock may be held.
+    pub fn end(mut self) -> Result<Frozen, (Self, Error)> {
+        match Frozen::new::<D>() {
+            Ok(frozen) => {
+                self.unregister(&frozen);
+                Ok(frozen)
+            }
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    fn unregister(&mut self, _nobody_uses_them: &Frozen) {
         // Nothing is found any more while units go. What the registry held is dropped
         // without its lock: the last reference to a unit may be among it.
         let units = D::ops()
@@ -139,6 +158,22 @@ impl<D: Driver> Drop for Registration<D> {
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };
+        }
+        self.registered = 0;
+    }
+}
+
+impl<D: Driver> Drop for Registration<D> {
+    fn drop(&mut self) {
+        if self.registered > 0 {
+            match Frozen::new::<D>() {
+                Ok(frozen) => self.unregister(&frozen),
+                Err(_) => {
+                    pr_err!("units are in use: they stay registered\n");
+                    core::mem::forget(core::mem::take(&mut self.units));
+                    return;
+                }
+            }
         }
         for unit in self.units.iter().take(self.named) {
             // SAFETY: The first `named` units have a sysfs device, and are unregistered.

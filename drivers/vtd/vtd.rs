@@ -6,10 +6,7 @@
 //! Specification. Section numbers in this crate are those of revision 4.1.
 
 use iommu::{
-    freeze::{
-        self,
-        Frozen, //
-    },
+    freeze,
     pci::{
         acs,
         notifier::PciNotifier,
@@ -94,12 +91,12 @@ struct VtdModule {
 
 /// Everything that is undone at the end, in the order of the fields.
 struct Remapping {
-    _stats: Stats,
-    _notifier: Pin<KBox<PciNotifier<Boot>>>,
+    stats: Stats,
+    notifier: Pin<KBox<PciNotifier<Boot>>>,
     /// Releases every endpoint.
     registration: Registration<Vtd>,
     /// After the registration, before the last reference to the units.
-    _translation: Translation,
+    translation: Translation,
 }
 
 /// Translation is on in all units while this lives.
@@ -145,27 +142,37 @@ impl Drop for Translation {
 
 impl Running for Remapping {
     fn shut_down(self) -> Result<(), (Self, Error)> {
-        // Ports have a driver all the time, whom no domain matters to. The locks of the
-        // others are held until translation is off: who binds then finds no IOMMU.
-        let (ports, frozen) = match Self::quiesce(&self.registration) {
-            Ok(quiet) => quiet,
+        if let Err(e) = freeze::look(&self.registration) {
+            return Err((self, e));
+        }
+        // Ports have a driver all the time, whom no domain matters to.
+        let ports = match ReleasedPorts::release(|_| true) {
+            Ok(ports) => ports,
             Err(e) => return Err((self, e)),
         };
-        drop(self);
-        drop(frozen);
-        drop(ports);
-        pr_info!("shut down, DMA is not translated any more\n");
-        Ok(())
+        match self.registration.end() {
+            Ok(frozen) => {
+                drop(self.stats);
+                drop(self.notifier);
+                drop(self.translation);
+                // Who binds from here on finds no IOMMU, and translation off.
+                drop(frozen);
+                drop(ports);
+                pr_info!("shut down, DMA is not translated any more\n");
+                Ok(())
+            }
+            Err((registration, e)) => Err((
+                Self {
+                    registration,
+                    ..self
+                },
+                e,
+            )),
+        }
     }
 }
 
 impl Remapping {
-    fn quiesce(registration: &Registration<Vtd>) -> Result<(ReleasedPorts, Frozen)> {
-        freeze::look(registration)?;
-        let ports = ReleasedPorts::release(|_| true).inspect_err(failed("releasing the ports"))?;
-        Ok((ports, Frozen::new(registration)?))
-    }
-
     fn start() -> Result<Self> {
         let options = Options::read()?;
         let platform = Platform::find()?;
@@ -209,10 +216,10 @@ impl Remapping {
         drop(ports);
 
         Ok(Self {
-            _stats: stats,
-            _notifier: notifier,
+            stats,
+            notifier,
             registration,
-            _translation: translation,
+            translation,
         })
     }
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// What an observer of the bus is shown is gone when it is removed.
+// What an observer of the bus is shown, functions and drivers, is there for the call.
 
 use iommu::pci::{
-    notifier::PciObserver,
+    notifier::{
+        NewDriver,
+        PciObserver, //
+    },
     Function, //
 };
 use kernel::{
@@ -12,24 +15,42 @@ use kernel::{
     sync::Mutex, //
 };
 
+struct Last {
+    function: Option<Function<'static>>,
+    driver: Option<&'static CStr>,
+    manages_dma: bool,
+}
+
 #[pin_data]
 struct Keeper {
     #[pin]
-    last: Mutex<Option<Function<'static>>>,
+    last: Mutex<Last>,
 }
 
 impl PciObserver for Keeper {
-    fn added(&self, function: &Function<'_>) {
+    fn removed(&self, function: &Function<'_>) {
         let _ = function.source_id();
         #[cfg(wrong)]
         {
-            *self.last.lock() = Some(*function); //~ E0521 borrowed data escapes outside of method
+            self.last.lock().function = Some(*function); //~ error lifetime may not live long
+        }
+    }
+
+    fn will_bind(&self, _function: &Function<'_>, driver: &NewDriver<'_>) {
+        self.last.lock().manages_dma = driver.manages_dma;
+        #[cfg(wrong)]
+        {
+            self.last.lock().driver = Some(driver.name); //~ error lifetime may not live long enough
         }
     }
 }
 
 fn keeper() -> impl PinInit<Keeper> {
     pin_init!(Keeper {
-        last <- new_mutex!(None),
+        last <- new_mutex!(Last {
+            function: None,
+            driver: None,
+            manages_dma: false,
+        }),
     })
 }

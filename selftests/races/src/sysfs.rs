@@ -59,6 +59,13 @@ pub fn rescan() -> Result<()> {
     file::write(Path::new("/sys/bus/pci/rescan"), "1")
 }
 
+/// Looks for new devices on the bus of `address` only, which must be there.
+pub fn rescan_bus(address: &str) -> Result<()> {
+    let (bus, _) = address.rsplit_once(':').context("no PCI address")?;
+    let file = Path::new("/sys/class/pci_bus").join(bus).join("rescan");
+    file::write(&file, "1")
+}
+
 /// A PCI device, which may come and go.
 #[derive(Clone, Debug)]
 pub struct Device {

@@ -140,7 +140,7 @@ impl Round<'_> {
         drop(group);
         drop(container);
         ensure!(!ghost.write(IOVA)?, "DMA succeeded after the end");
-        sysfs::rescan()?;
+        sysfs::rescan_bus(self.last.address())?;
         Ok(attached)
     }
 
