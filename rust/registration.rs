@@ -7,6 +7,7 @@ use crate::{
     bindings,
     driver::Driver,
     freeze::Frozen,
+    inject,
     ops,
     pci::{
         notifier::PciNotifier,
@@ -139,9 +140,13 @@ impl<D: Driver> Registration<D> {
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
     pub fn end(mut self) -> Result<Frozen, (Self, Error)> {
+        if let Err(error) = inject::reach("shutdown.lock", None) {
+            return Err((self, error));
+        }
         match Frozen::new::<D>() {
             Ok(frozen) => {
                 self.unregister(&frozen);
+                let _ = inject::reach("shutdown.locked", None);
                 Ok(frozen)
             }
             Err(error) => Err((self, error)),
