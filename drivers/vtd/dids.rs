@@ -20,12 +20,17 @@ const FIRST: usize = 2;
 /// The id of every entry that passes DMA through.
 pub(crate) const IDENTITY: Did = Did::new(1);
 
+struct Pool {
+    ids: IdPool,
+    used: usize,
+}
+
 /// Free ids of a unit.
 #[pin_data]
 pub(crate) struct Dids {
     limit: usize,
     #[pin]
-    pool: Mutex<IdPool>,
+    pool: Mutex<Pool>,
 }
 
 impl Dids {
@@ -34,10 +39,21 @@ impl Dids {
         Arc::pin_init(
             pin_init!(Self {
                 limit: count as usize,
-                pool <- new_mutex!(IdPool::new(), "vtd domain ids"),
+                pool <- new_mutex!(
+                    Pool {
+                        ids: IdPool::new(),
+                        used: 0,
+                    },
+                    "vtd domain ids"
+                ),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// How many ids are in use. Context: may sleep.
+    pub(crate) fn used(&self) -> usize {
+        self.pool.lock().used
     }
 
     /// Takes an id. Context: may sleep. Errors: `ENOSPC`, `ENOMEM`.
@@ -45,18 +61,19 @@ impl Dids {
         loop {
             let request = {
                 let mut pool = self.pool.lock();
-                if let Some(free) = pool.find_unused_id(FIRST) {
+                if let Some(free) = pool.ids.find_unused_id(FIRST) {
                     if free.as_usize() >= self.limit {
                         return Err(ENOSPC);
                     }
                     let did = u16::try_from(free.as_usize()).map_err(|_| ENOSPC)?;
                     free.acquire();
+                    pool.used += 1;
                     return Ok(Did::new(did));
                 }
-                pool.grow_request()
+                pool.ids.grow_request()
             };
             let larger = request.ok_or(ENOSPC)?.realloc(GFP_KERNEL)?;
-            self.pool.lock().grow(larger);
+            self.pool.lock().ids.grow(larger);
         }
     }
 }
@@ -85,6 +102,8 @@ impl Tag {
 
 impl Drop for Tag {
     fn drop(&mut self) {
-        self.dids.pool.lock().release_id(self.did.get().into());
+        let mut pool = self.dids.pool.lock();
+        pool.ids.release_id(self.did.get().into());
+        pool.used -= 1;
     }
 }

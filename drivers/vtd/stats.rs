@@ -37,6 +37,7 @@ fn show(unit: &UnitRef<Vtd>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let queue = unit.queue();
     writeln!(f, "capabilities: {:#x}", caps.cap())?;
     writeln!(f, "extended_capabilities: {:#x}", caps.ecap())?;
+    writeln!(f, "domain_ids: {}", unit.tags())?;
     writeln!(f, "invalidations: {}", queue.submitted())?;
     writeln!(f, "waits: {}", queue.waits())?;
     writeln!(f, "timeouts: {}", queue.timeouts())?;

@@ -291,6 +291,11 @@ impl Unit {
         Tag::new(&self.dids)
     }
 
+    /// Domain ids in use: one for each paging domain that is attached here. Context: may sleep.
+    pub(crate) fn tags(&self) -> usize {
+        self.dids.used()
+    }
+
     /// The context entry for a target.
     pub(crate) fn entry(&self, target: &Target<'_, Vtd>) -> ContextEntry {
         match target {
