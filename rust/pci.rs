@@ -129,16 +129,7 @@ impl<'a> Function<'a> {
     /// A snapshot, unless the caller keeps drivers from coming and going: the core's probe and
     /// release callbacks do not.
     pub fn has_driver(self) -> bool {
-        !self.driver().is_null()
-    }
-
-    /// The driver that is bound now; it may be gone by the time of return, so the pointer must not
-    /// be followed.
-    fn driver(self) -> *const bindings::device_driver {
-        // SAFETY: Valid by the type invariant; only the place is formed.
-        let place = unsafe { &raw const (*raw::as_raw(self.0)).driver };
-        // SAFETY: Aligned and valid; the core writes it with WRITE_ONCE().
-        unsafe { place.read_volatile() }
+        !raw::driver(self.0).is_null()
     }
 
     /// Whether firmware says that the function is outside of the machine's case (Thunderbolt), so

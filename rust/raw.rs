@@ -33,12 +33,22 @@ pub(crate) unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device {
     unsafe { Device::from_raw(dev) }
 }
 
+/// The driver that a device has now. All that reads `dev->driver` comes here.
+///
+/// Unless the caller keeps the driver from going (by the device's lock, or as the device
+/// is bound), it may be gone by the time of return: the pointer may be compared then, but
+/// not followed.
+pub(crate) fn driver(dev: &Device) -> *const bindings::device_driver {
+    // SAFETY: Valid, as the reference is; only the place is formed.
+    let place = unsafe { &raw const (*as_raw(dev)).driver };
+    // SAFETY: Aligned and valid; the core writes it with WRITE_ONCE().
+    unsafe { place.read_volatile() }
+}
+
 /// The name of the driver that a device is bound to.
 pub(crate) fn driver_name(dev: &Device<Bound>) -> &CStr {
-    // SAFETY: Valid, as the reference is. `driver` does not change while the device is bound.
-    let driver = unsafe { (*as_raw(dev)).driver };
     // SAFETY: A bound device has a driver, which stays registered at least until it is unbound.
-    let name = unsafe { (*driver).name };
+    let name = unsafe { (*driver(dev)).name };
     // SAFETY: A registered driver's name is a string, which lives as long as the driver.
     unsafe { CStr::from_char_ptr(name) }
 }

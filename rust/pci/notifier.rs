@@ -47,7 +47,7 @@ impl<'a> NewDriver<'a> {
     ///
     /// The device's lock is held during `'a`, and a driver is being bound to it.
     unsafe fn of(function: Function<'a>) -> Option<Self> {
-        let driver = NonNull::new(function.driver().cast_mut())?;
+        let driver = NonNull::new(raw::driver(function.as_device()).cast_mut())?;
         // SAFETY: The driver stays while it is bound, which the device's lock keeps as it is;
         // drivers on this bus are all embedded in a `pci_driver`.
         let driver = unsafe { container_of!(driver.as_ptr(), bindings::pci_driver, driver) };

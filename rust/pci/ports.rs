@@ -123,7 +123,7 @@ impl PortDriver {
 
     /// Whether the port is bound to this driver now.
     fn is_bound_to(&self, port: Function<'_>) -> bool {
-        core::ptr::eq(port.driver(), self.0)
+        core::ptr::eq(raw::driver(port.as_device()), self.0)
     }
 
     /// The functions bound to this driver for which `filter` holds, in the order of binding.
