@@ -42,7 +42,7 @@ pub(crate) struct Group<D: Driver> {
 }
 
 /// Whether a driver of one of the devices uses the group's default domain.
-fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
+pub(crate) fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
     members.iter().any(|device| {
         let bound = device.bound.lock();
         bound.as_ref().is_some_and(|driver| !driver.manages_dma)
@@ -106,7 +106,7 @@ impl<D: Driver> Group<D> {
 
 /// A device in its group.
 pub(crate) struct Member<D: Driver> {
-    group: Arc<Group<D>>,
+    pub(crate) group: Arc<Group<D>>,
     pub(crate) device: Arc<Device<D>>,
 }
 

@@ -9,6 +9,7 @@ use crate::{
     bindings,
     consumer::UserDomain,
     group_ref::GroupRef,
+    holders,
     raw::{
         as_raw,
         driver_name, //
@@ -93,8 +94,8 @@ impl<'dev> DmaOwner<'dev> {
     /// - `EINVAL`: firmware wants ranges mapped for a device of the group at all times.
     /// - `ENOMEM`, and what the IOMMU's driver says about being blocked.
     ///
-    /// On `EPERM` and `EBUSY` a message names the group, and who holds it as far as the
-    /// framework knows. Where it fails, nothing has changed.
+    /// On `EPERM` and `EBUSY` a message names the group, and the devices and drivers that are in
+    /// the way, as far as the framework knows. Where it fails, nothing has changed.
     pub fn claim(dev: &'dev Device<Bound>, key: &OwnerKey) -> Result<Self> {
         let group = GroupRef::of(dev)?;
         let listed = Listed::add(dev, group.id())?;
@@ -224,18 +225,19 @@ fn explain(dev: &Device<Bound>, group: i32, error: Error) {
         return;
     };
     // Made before it is printed: that must not sleep, for the lock.
-    let text = CString::try_from_fmt(fmt!("{}", Holders { group, rest }));
+    let text = CString::try_from_fmt(fmt!("{}", Holders { dev, group, rest }));
     if let Ok(text) = text {
         dev_warn!(dev, "cannot own DMA of group {group}: {}\n", &*text);
     }
 }
 
-struct Holders {
+struct Holders<'a> {
+    dev: &'a Device,
     group: i32,
     rest: &'static str,
 }
 
-impl fmt::Display for Holders {
+impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut result = Ok(());
         let mut before = "claimed for ";
@@ -249,7 +251,8 @@ impl fmt::Display for Holders {
         if before == ", " {
             return Ok(());
         }
-        f.write_str(self.rest)
+        f.write_str(self.rest)?;
+        holders::in_the_way(self.dev, f)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     bindings,
     driver::Driver,
     freeze::Frozen,
+    holders::Reported,
     inject,
     ops,
     pci::{
@@ -53,6 +54,7 @@ pub struct Registration<D: Driver> {
     registered: usize,
     /// From before the first endpoint until after the last one.
     _notifier: Pin<KBox<PciNotifier<Bindings<D>>>>,
+    _reported: Reported,
 }
 
 impl<D: Driver> Registration<D> {
@@ -88,6 +90,7 @@ impl<D: Driver> Registration<D> {
             named: 0,
             registered: 0,
             _notifier: PciNotifier::register(Bindings::new()?)?,
+            _reported: Reported::new::<D>()?,
         };
         // Names before the registration: the core links every endpoint to its unit's.
         for (i, unit) in this.units.iter().enumerate() {
