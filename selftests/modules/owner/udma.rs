@@ -2,10 +2,11 @@
 
 //! rust_udma: a driver that manages DMA itself, as vfio-pci does.
 //!
-//! Points that a test can hold; an error at the first fails probe:
+//! Points that a test can hold; an error at those of probe fails it:
 //!
 //! ```text
 //! udma.probe.1   all was done but the debugfs file
+//! udma.probe.2   ... and that
 //! udma.remove    remove was called: what is claimed is released when it returns
 //! ```
 //!
@@ -211,7 +212,10 @@ impl pci::Driver for Driver {
             let name = CString::try_from_fmt(fmt!("rust_udma-{}", dev.as_ref().name()))?;
             Ok(try_pin_init!(Data {
                 console <- Console::new(name, lease),
-                _: { begun.done() },
+                _: {
+                    reach("udma.probe.2", Some(dev.as_ref()))?;
+                    begun.done();
+                },
             }? Error))
         })
     }
