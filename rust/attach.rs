@@ -186,10 +186,7 @@ pub(crate) fn paging<D: Driver>(
         return Err(EINVAL);
     }
     inject::reach("attach.prepare", Some(dev.as_device()))?;
-    let tag = match attached::tag_on(&domain.attached, unit) {
-        Some(tag) => tag,
-        None => Arc::new(D::alloc_tag(unit)?, GFP_KERNEL)?,
-    };
+    let tag = domain.tag_for(unit)?;
 
     let node = Node {
         endpoint: endpoint.clone(),

@@ -9,14 +9,17 @@ use crate::{
     },
     bindings,
     driver::Driver,
+    endpoint::Device,
     invalidation::Invalidation,
     pt::PageTable,
-    queue::Synced, //
+    queue::Synced,
+    unit::UnitRef, //
 };
 use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
+        atomic::Relaxed,
         Arc,
         SpinLockIrq, //
     },
@@ -41,21 +44,32 @@ pub(crate) struct Domain<D: Driver> {
     /// Outside the slot locks and the units' locks, inside the device's domain lock.
     #[pin]
     pub(crate) attached: SpinLockIrq<Nodes<D>>,
+    /// The unit that the domain was made for, and the tag on it. Kept while nothing is
+    /// attached: the core does not expect that going back to a default domain fails.
+    home: (UnitRef<D>, Arc<D::Tag>),
 }
 
 impl<D: Driver> Domain<D> {
-    /// Makes an empty domain. Context: may sleep.
+    /// Makes an empty domain. The devices of the group that `device` is in can be attached to
+    /// it without further memory.
+    ///
+    /// Errors: `ENOMEM`, and what the driver has for want of a tag. Context: may sleep.
     pub(crate) fn new(
+        device: &Device<D>,
         config: <D::Table as PageTable>::Config,
         flushes_new: bool,
         node: i32,
     ) -> Result<Arc<Self>> {
+        let unit = device.endpoint.unit.clone();
+        let tag = Arc::new(D::alloc_tag(&unit)?, GFP_KERNEL)?;
+        let nodes = KVec::with_capacity(device.group_size.load(Relaxed), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 table <- D::Table::new(config, node),
                 config,
                 flushes_new,
-                attached <- new_spinlock_irq!(KVec::new(), "iommu domain attachments"),
+                attached <- new_spinlock_irq!(nodes, "iommu domain attachments"),
+                home: (unit, tag),
             }),
             GFP_KERNEL,
         )
@@ -64,6 +78,19 @@ impl<D: Driver> Domain<D> {
     /// The table's root.
     pub(crate) fn root(&self) -> <D::Table as PageTable>::Root {
         self.table.root()
+    }
+
+    /// The tag to attach an endpoint of `unit` with. Errors: as for [`Driver::alloc_tag`], but
+    /// not on the unit that the domain was made for. Context: may sleep.
+    pub(crate) fn tag_for(&self, unit: &UnitRef<D>) -> Result<Arc<D::Tag>> {
+        let (home, tag) = &self.home;
+        if home.same(unit) {
+            return Ok(tag.clone());
+        }
+        match attached::tag_on(&self.attached, unit) {
+            Some(tag) => Ok(tag),
+            None => Ok(Arc::new(D::alloc_tag(unit)?, GFP_KERNEL)?),
+        }
     }
 
     /// Hands a reference to the core.

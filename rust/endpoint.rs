@@ -14,6 +14,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        atomic::Atomic,
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -93,6 +94,9 @@ pub(crate) struct Device<D: Driver> {
     identity: usize,
     pub(crate) name: CString,
     pub(crate) endpoint: Arc<Endpoint<D>>,
+    /// Devices in the group, this one among them, when the last one joined. A default domain is
+    /// made large enough for them.
+    pub(crate) group_size: Atomic<usize>,
     /// The per-device domain lock. Taken inside `group->mutex`, never the other way
     /// round; held over the whole of an attach or release, so that these exclude each
     /// other also where the core does not hold `group->mutex`.
@@ -115,6 +119,7 @@ impl<D: Driver> Device<D> {
                 identity: Self::identity_of(dev),
                 name,
                 endpoint,
+                group_size: Atomic::new(1),
                 place <- new_mutex!(
                     Place {
                         state: State::Untouched,

@@ -21,6 +21,7 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        atomic::Relaxed,
         Arc,
         Mutex, //
     },
@@ -195,6 +196,9 @@ impl<D: Driver> Groups<D> {
         let mut members = group.members.lock();
         let park = group.park && !bound && !in_use(&members);
         let joined = members.push(device.clone(), GFP_KERNEL);
+        for member in members.iter() {
+            member.group_size.store(members.len(), Relaxed);
+        }
         if joined.is_ok() && park {
             // Before the first attach: nothing is programmed yet.
             attach::park(&device);

@@ -340,7 +340,7 @@ fn alloc<D: Driver>(device: &Device<D>, node: i32) -> Result<Arc<Domain<D>>> {
     let endpoint = &device.endpoint;
     let config = D::table_config(&endpoint.unit, &endpoint.facts)?;
     let announce = D::flush_new_mappings(&endpoint.unit);
-    let domain = Domain::<D>::new(config, announce, node)?;
+    let domain = Domain::<D>::new(device, config, announce, node)?;
     // SAFETY: Nobody else has the domain yet; the core fills in the rest.
     unsafe { (*domain.as_iommu_domain()).ops = D::ops().paging_ops(announce) };
     Ok(domain)
