@@ -31,6 +31,7 @@ use crate::{
     },
     endpoint::{
         Attachment,
+        Bound,
         Device,
         Endpoint,
         Place,
@@ -146,7 +147,11 @@ fn check_default<D: Driver>(device: &Device<D>, dev: Function<'_>, place: &Place
         State::Paging(at) => at.domain.is_default(),
         _ => false,
     };
-    let uses_dma_api = device.bound.lock().as_ref().is_some_and(|b| !b.manages_dma);
+    let uses_dma_api = device
+        .bound
+        .lock()
+        .as_ref()
+        .is_some_and(Bound::uses_dma_api);
     if on_default && uses_dma_api && dev.has_driver() {
         pr_info!(
             "{}: its driver's memory is being freed, the default domain stays\n",
@@ -309,7 +314,14 @@ fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
     let Some(target) = target_of(device, &place) else {
         return;
     };
-    if let Err(e) = program_static(&device.endpoint, &target) {
+    let endpoint = &device.endpoint;
+    let mut batch = Batch::<D>::new(&endpoint.unit);
+    program(endpoint, &target, &mut batch);
+    if let State::Paging(at) = &place.state {
+        // No tag is retired here, which would bring this with it.
+        D::invalidate(&endpoint.unit, &at.tag, &Invalidation::All, &mut batch);
+    }
+    if let Err(e) = batch.sync() {
         pr_err!(
             "{}: a change of its driver was not acknowledged ({})\n",
             &*device.name,

@@ -5,6 +5,7 @@
 use crate::{
     bindings,
     dma::Buffer,
+    group_ref::GroupRef,
     owner,
     raw::as_raw, //
 };
@@ -199,7 +200,7 @@ impl<'dev> UserDomain<'dev> {
 ///
 /// `dev` is attached to `domain`.
 pub struct OwnedDomain<'dev> {
-    dev: &'dev Device<Bound>,
+    group: GroupRef,
     /// After the drop below nothing is attached, and this is the only reference.
     domain: Arc<UserDomain<'dev>>,
 }
@@ -214,11 +215,12 @@ impl<'dev> OwnedDomain<'dev> {
         if owner::is_claimed(dev) {
             return Err(EBUSY);
         }
+        let group = GroupRef::of(dev)?;
         let domain = UserDomain::new(dev)?;
         // SAFETY: The domain was just allocated for this device, and is kept.
         to_result(unsafe { bindings::iommu_attach_device(domain.as_raw(), as_raw(dev)) })?;
         // INVARIANT: Attached above.
-        Ok(Self { dev, domain })
+        Ok(Self { group, domain })
     }
 }
 
@@ -232,7 +234,8 @@ impl<'dev> Deref for OwnedDomain<'dev> {
 
 impl Drop for OwnedDomain<'_> {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant the device is attached to this domain.
-        unsafe { bindings::iommu_detach_device(self.domain.as_raw(), as_raw(self.dev)) };
+        // Not iommu_detach_device(), which does nothing if another device has come to the group.
+        // SAFETY: By the type invariant the group is attached to this domain.
+        unsafe { bindings::iommu_detach_group(self.domain.as_raw(), self.group.as_raw()) };
     }
 }

@@ -11,16 +11,20 @@ use crate::{
     driver::Driver,
     endpoint::Device,
     invalidation::Invalidation,
-    pt::PageTable,
+    pt::{
+        walk::Range,
+        PageTable, //
+    },
     queue::Synced,
     unit::UnitRef, //
 };
 use kernel::{
-    new_spinlock_irq,
+    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::Relaxed,
         Arc,
+        Mutex,
         SpinLockIrq, //
     },
 };
@@ -31,7 +35,7 @@ use kernel::{
 /// that is attached holds another. The table is freed with the last one, so never
 /// while an entry may point to it: an endpoint gives its reference up only with
 /// proof that hardware has forgotten the tag, and leaks it otherwise.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 #[repr(C)]
 pub(crate) struct Domain<D: Driver> {
     /// First, so that `iommu_domain *` is a pointer to the whole.
@@ -47,6 +51,10 @@ pub(crate) struct Domain<D: Driver> {
     /// The unit that the domain was made for, and the tag on it. Kept while nothing is
     /// attached: the core does not expect that going back to a default domain fails.
     home: (UnitRef<D>, Arc<D::Tag>),
+    /// What drivers that have gone were seen to have left mapped. Inside the device's domain
+    /// lock.
+    #[pin]
+    pub(crate) left: Mutex<KVec<Range>>,
 }
 
 impl<D: Driver> Domain<D> {
@@ -70,6 +78,10 @@ impl<D: Driver> Domain<D> {
                 flushes_new,
                 attached <- new_spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
+                left <- new_mutex!(KVec::new(), "iommu domain leaks"),
+                _: {
+                    D::ops().domains().fetch_add(1, Relaxed);
+                },
             }),
             GFP_KERNEL,
         )
@@ -154,5 +166,12 @@ impl<D: Driver> Domain<D> {
     /// Invalidates `what` wherever the domain is cached. Context: atomic.
     pub(crate) fn flush(&self, what: &Invalidation) -> Result<Synced> {
         attached::flush(&self.attached, what)
+    }
+}
+
+#[pinned_drop]
+impl<D: Driver> PinnedDrop for Domain<D> {
+    fn drop(self: Pin<&mut Self>) {
+        D::ops().domains().fetch_sub(1, Relaxed);
     }
 }

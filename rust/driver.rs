@@ -113,7 +113,7 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     /// Stores the endpoint's entry and adds to `batch` every invalidation that the
     /// change from the old entry to the new one asks for, except that of the old
     /// tag's translations: the framework asks for that through
-    /// [`invalidate`](Self::invalidate) when it retires the tag.
+    /// [`invalidate`](Self::invalidate), after this or when it retires the tag.
     ///
     /// Context: atomic; endpoint's slot locked. Cannot fail.
     fn program(

@@ -87,6 +87,19 @@ pub(crate) struct Bound {
     pub(crate) manages_dma: bool,
 }
 
+impl Bound {
+    /// Whether it uses what the DMA API maps.
+    pub(crate) fn uses_dma_api(&self) -> bool {
+        !self.manages_dma
+    }
+
+    /// The driver's name.
+    pub(crate) fn name(&self) -> &str {
+        let name = self.driver.as_ref().and_then(|name| name.to_str().ok());
+        name.unwrap_or("of unknown name")
+    }
+}
+
 /// What `dev->iommu->priv` points to: the endpoint and its domain lock.
 #[pin_data]
 pub(crate) struct Device<D: Driver> {

@@ -8,7 +8,8 @@
 use crate::{
     bindings,
     driver::Driver,
-    ops,
+    endpoint::State,
+    group_ref::GroupRef,
     pci::{
         self,
         ports,
@@ -17,10 +18,15 @@ use crate::{
         OwnedFunction, //
     },
     raw,
-    registration::Registration, //
+    registration::Registration,
+    unit::UnitRef, //
 };
 use kernel::{
     prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
     types::NotThreadSafe, //
 };
 
@@ -59,19 +65,12 @@ impl Drop for AllLocks {
 }
 
 /// Whether an endpoint is in nobody's hands. Errors: `EBUSY`, with a message.
-///
-/// # Safety
-///
-/// The device is an endpoint and is not released meanwhile.
-unsafe fn check_idle(function: Function<'_>) -> Result {
+fn check_idle(function: Function<'_>) -> Result {
     if function.has_driver() {
         pr_info!("{function}: has a driver, unbind it first\n");
         return Err(EBUSY);
     }
-    // SAFETY: The reference keeps the device.
-    let group = unsafe { (*raw::as_raw(function.as_device())).iommu_group };
-    // SAFETY: An endpoint has a group until it is released.
-    if unsafe { bindings::iommu_group_dma_owner_claimed(group) } {
+    if GroupRef::find(function.as_device()).is_some_and(|group| group.is_claimed()) {
         pr_info!("{function}: its group is claimed\n");
         return Err(EBUSY);
     }
@@ -79,17 +78,13 @@ unsafe fn check_idle(function: Function<'_>) -> Result {
 }
 
 /// Calls `visitor` for every endpoint of `D`.
-fn for_each_endpoint<D: Driver>(
-    _lock: &RescanLock,
-    mut visitor: impl FnMut(Function<'_>) -> Result,
-) -> Result {
+fn for_each_endpoint<D: Driver>(mut visitor: impl FnMut(Function<'_>) -> Result) -> Result {
+    let registry = D::ops().registry()?;
     pci::for_each_function(|function| {
-        // SAFETY: The rescan lock keeps the core from releasing devices, and what is on the
-        // bus it has not released.
-        if unsafe { ops::is_endpoint::<D>(function.as_device()) } {
-            visitor(function)
-        } else {
-            Ok(())
+        let found = registry.lock().groups.find(function.as_device());
+        match found {
+            Some(_) => visitor(function),
+            None => Ok(()),
         }
     })
 }
@@ -100,31 +95,71 @@ fn for_each_endpoint<D: Driver>(
 ///
 /// Errors: `EBUSY`, with one line that names the first device which is in the way.
 ///
-/// Context: may sleep; the rescan lock may not be held.
+/// Context: may sleep.
 pub fn look<D: Driver>(_registration: &Registration<D>) -> Result {
-    let lock = RescanLock::new();
-    for_each_endpoint::<D>(&lock, |function| {
+    for_each_endpoint::<D>(|function| {
         if ports::is_port(function) {
             return Ok(());
         }
-        // SAFETY: As said there, the lock keeps it from being released.
-        unsafe { check_idle(function) }
+        check_idle(function)
     })
+}
+
+/// Whether somebody holds a domain that no group has for its default one: user space can,
+/// without a device. Errors: `EBUSY`, with a message; `ENOMEM`.
+fn check_domains<D: Driver>() -> Result {
+    let mut attached = KVec::new();
+    for group in D::ops().registry()?.lock().groups.iter() {
+        for device in group.members.lock().iter() {
+            if let State::Paging(at) = &device.place.lock().state {
+                let domain = Arc::as_ptr(&at.domain).addr();
+                if !attached.contains(&domain) {
+                    attached.push(domain, GFP_KERNEL)?;
+                }
+            }
+        }
+    }
+    if D::ops().domains().load(Relaxed) > attached.len() {
+        pr_info!("a domain is still held by user space, or was leaked\n");
+        return Err(EBUSY);
+    }
+    Ok(())
+}
+
+/// Units that the core's probing does not find, so that nothing becomes an endpoint. They
+/// come back with the drop.
+struct Hidden<D: Driver>(KVec<UnitRef<D>>);
+
+impl<D: Driver> Hidden<D> {
+    fn new() -> Result<Self> {
+        let mut registry = D::ops().registry()?.lock();
+        Ok(Self(core::mem::take(&mut registry.units)))
+    }
+}
+
+impl<D: Driver> Drop for Hidden<D> {
+    fn drop(&mut self) {
+        if let Ok(registry) = D::ops().registry() {
+            registry.lock().units = core::mem::take(&mut self.0);
+        }
+    }
 }
 
 impl Frozen {
     /// Freezes the endpoints of `D`.
     ///
     /// Errors: `EBUSY`, with one line that names the first device which is in the way: a
-    /// driver is bound to it or just coming or going, or its group's DMA is claimed;
-    /// `ENOMEM`.
+    /// driver is bound to it or just coming or going, or its group's DMA is claimed; or
+    /// with one that says that a domain is held; `ENOMEM`.
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
     pub(crate) fn new<D: Driver>() -> Result<Self> {
         let mut held = KVec::new();
         let functions = RescanLock::new();
         let all = AllLocks::new();
-        let locked = for_each_endpoint::<D>(&functions, |function| {
+        // The rescan lock does not keep virtual functions from being added.
+        let mut units = Hidden::<D>::new()?;
+        let locked = for_each_endpoint::<D>(|function| {
             held.reserve(1, GFP_KERNEL)?;
             let dev = raw::as_raw(function.as_device());
             // SAFETY: A registered device; `all` is held.
@@ -133,8 +168,7 @@ impl Frozen {
                 return Err(EBUSY);
             }
             held.push(function.to_owned(), GFP_KERNEL)?;
-            // SAFETY: The rescan lock keeps it from being released.
-            unsafe { check_idle(function) }
+            check_idle(function)
         });
         // INVARIANT: All of them were locked above.
         let this = Self {
@@ -143,6 +177,11 @@ impl Frozen {
             _functions: functions,
         };
         locked?;
+        check_domains::<D>()?;
+        // They stay hidden.
+        let gone = core::mem::take(&mut units.0);
+        drop(units);
+        drop(gone);
         Ok(this)
     }
 }

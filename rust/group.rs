@@ -13,9 +13,11 @@ use crate::{
     driver::Driver,
     endpoint::{
         Bound,
-        Device, //
+        Device,
+        State, //
     },
-    leak, //
+    leak,
+    pci::ports, //
 };
 use kernel::{
     new_mutex,
@@ -42,12 +44,29 @@ pub(crate) struct Group<D: Driver> {
     pub(crate) members: Mutex<KVec<Arc<Device<D>>>>,
 }
 
-/// Whether a driver of one of the devices uses the group's default domain.
+/// Whether the device's driver uses the group's default domain.
+pub(crate) fn uses_dma_api<D: Driver>(device: &Arc<Device<D>>) -> bool {
+    device
+        .bound
+        .lock()
+        .as_ref()
+        .is_some_and(Bound::uses_dma_api)
+}
+
+/// Whether a driver of one of the devices does.
 pub(crate) fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
-    members.iter().any(|device| {
-        let bound = device.bound.lock();
-        bound.as_ref().is_some_and(|driver| !driver.manages_dma)
-    })
+    members.iter().any(uses_dma_api)
+}
+
+/// Whether nobody maps or unmaps on the device's behalf: it has no driver, or that of
+/// ports, and is not just being added.
+fn is_quiet<D: Driver>(device: &Arc<Device<D>>) -> bool {
+    let added = !matches!(device.place.lock().state, State::Untouched);
+    let bound = device.bound.lock();
+    added
+        && bound
+            .as_ref()
+            .is_none_or(|driver| driver.name() == ports::DRIVER)
 }
 
 impl<D: Driver> Group<D> {
@@ -68,11 +87,6 @@ impl<D: Driver> Group<D> {
         )
     }
 
-    /// The member that a device is.
-    fn find(&self, dev: &kernel::device::Device) -> Option<Arc<Device<D>>> {
-        self.members.lock().iter().find(|d| d.is(dev)).cloned()
-    }
-
     fn bind(&self, device: &Device<D>, driver: Bound) {
         let members = self.members.lock();
         let was_in_use = in_use(&members);
@@ -90,13 +104,16 @@ impl<D: Driver> Group<D> {
             return;
         };
         attach::dma_cleanup(device);
-        if driver.manages_dma || in_use(&members) {
+        if !driver.uses_dma_api() || in_use(&members) {
             return;
         }
-        // SAFETY: Drivers that use the DMA API are bound, and the last one in the group has
-        // gone with all that the driver core freed for it. One that comes waits for the lock
-        // in `bind`, before its probe.
-        unsafe { leak::report(&members, device, &driver) };
+        if members.iter().all(is_quiet) {
+            // SAFETY: No driver but that of ports is bound in the group, and the last one has
+            // gone with all that the driver core freed for it. One that comes waits for the
+            // lock in `bind`, before its probe. A device that comes is not attached before
+            // the core has mapped what firmware needs.
+            unsafe { leak::report(&members, device, &driver) };
+        }
         if self.park {
             for member in members.iter() {
                 attach::park(member);
@@ -135,38 +152,39 @@ impl<D: Driver> Member<D> {
     }
 }
 
-/// All groups of a driver. Found in the registry, so under its lock.
+/// All devices of a driver, in their groups. Found in the registry, so under its lock.
 pub(crate) struct Groups<D: Driver> {
-    list: KVec<Arc<Group<D>>>,
+    members: KVec<Member<D>>,
     pub(crate) park: bool,
 }
 
 impl<D: Driver> Groups<D> {
     pub(crate) const fn new() -> Self {
         Self {
-            list: KVec::new(),
+            members: KVec::new(),
             park: false,
         }
     }
 
+    /// The groups, in the order in which they were found.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Group<D>>> {
-        self.list.iter()
+        let first = |i: usize, group: &Arc<Group<D>>| {
+            let mut before = self.members.iter().take(i);
+            !before.any(|member| Arc::ptr_eq(&member.group, group))
+        };
+        let groups = self.members.iter().map(|member| &member.group);
+        groups
+            .enumerate()
+            .filter(move |(i, g)| first(*i, g))
+            .map(|(_, g)| g)
     }
 
     /// What a device is to us, if it is an endpoint.
     pub(crate) fn find(&self, dev: &kernel::device::Device) -> Option<Member<D>> {
-        self.list.iter().find_map(|group| {
-            Some(Member {
-                device: group.find(dev)?,
-                group: group.clone(),
-            })
-        })
+        self.members.iter().find(|m| m.device.is(dev)).cloned()
     }
 
-    /// Puts a new device into a group. One that is `bound` already was looked at by
-    /// `probe` before, and missed as its driver came.
-    ///
-    /// Context: may sleep. Errors: `ENOMEM`.
+    /// Puts a new device into a group. Context: may sleep. Errors: `ENOMEM`.
     ///
     /// # Safety
     ///
@@ -175,50 +193,39 @@ impl<D: Driver> Groups<D> {
         &mut self,
         group: *mut bindings::iommu_group,
         device: Arc<Device<D>>,
-        bound: bool,
     ) -> Result {
-        let known = self.list.iter().find(|g| g.identity == group.addr());
-        let group = match known {
+        self.members.reserve(1, GFP_KERNEL)?;
+        let mut groups = self.members.iter().map(|member| &member.group);
+        let group = match groups.find(|known| known.identity == group.addr()) {
             Some(known) => known.clone(),
-            None => {
-                // SAFETY: By the contract.
-                let new = unsafe { Group::new(group, self.park) }?;
-                self.list.push(new.clone(), GFP_KERNEL)?;
-                new
-            }
+            // SAFETY: By the contract.
+            None => unsafe { Group::new(group, self.park) }?,
         };
-        if bound {
-            *device.bound.lock() = Some(Bound {
-                driver: None,
-                manages_dma: false,
-            });
+        {
+            let mut members = group.members.lock();
+            let park = group.park && !in_use(&members);
+            members.push(device.clone(), GFP_KERNEL)?;
+            for member in members.iter() {
+                member.group_size.store(members.len(), Relaxed);
+            }
+            if park {
+                // Before the first attach: nothing is programmed yet.
+                attach::park(&device);
+            }
         }
-        let mut members = group.members.lock();
-        let park = group.park && !bound && !in_use(&members);
-        let joined = members.push(device.clone(), GFP_KERNEL);
-        for member in members.iter() {
-            member.group_size.store(members.len(), Relaxed);
-        }
-        if joined.is_ok() && park {
-            // Before the first attach: nothing is programmed yet.
-            attach::park(&device);
-        }
-        drop(members);
-        if joined.is_err() {
-            self.forget_empty();
-        }
-        Ok(joined?)
+        self.members.push(Member { group, device }, GFP_KERNEL)?;
+        Ok(())
     }
 
     /// Takes a released device out of its group. Context: may sleep.
     pub(crate) fn leave(&mut self, device: &Arc<Device<D>>) {
-        for group in self.list.iter() {
-            group.members.lock().retain(|m| !Arc::ptr_eq(m, device));
+        for member in self.members.iter() {
+            if Arc::ptr_eq(&member.device, device) {
+                let mut members = member.group.members.lock();
+                members.retain(|other| !Arc::ptr_eq(other, device));
+            }
         }
-        self.forget_empty();
-    }
-
-    fn forget_empty(&mut self) {
-        self.list.retain(|group| !group.members.lock().is_empty());
+        self.members
+            .retain(|member| !Arc::ptr_eq(&member.device, device));
     }
 }

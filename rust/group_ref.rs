@@ -32,10 +32,21 @@ unsafe impl Sync for GroupRef {}
 impl GroupRef {
     /// The group that `dev` is in now. `ENODEV` where it is in none.
     pub(crate) fn of(dev: &Device<Bound>) -> Result<Self> {
-        // SAFETY: The device is bound, so that it is registered.
+        Self::find(dev).ok_or(ENODEV)
+    }
+
+    /// The group that `dev` is in now, if any.
+    pub(crate) fn find(dev: &Device) -> Option<Self> {
+        // SAFETY: The reference keeps the device.
         let group = unsafe { bindings::iommu_group_get(as_raw(dev)) };
         // INVARIANT: The call above has taken the reference.
-        NonNull::new(group).map(Self).ok_or(ENODEV)
+        NonNull::new(group).map(Self)
+    }
+
+    /// Whether DMA of the group is owned, by a driver of the DMA API or by a claim; a snapshot.
+    pub(crate) fn is_claimed(&self) -> bool {
+        // SAFETY: Valid by the type invariant.
+        unsafe { bindings::iommu_group_dma_owner_claimed(self.as_raw()) }
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::iommu_group {

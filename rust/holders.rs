@@ -11,6 +11,7 @@ use crate::{
     },
     group::{
         in_use,
+        uses_dma_api,
         Group, //
     },
     late::LateLock,
@@ -24,7 +25,6 @@ use kernel::{
     sync::{
         lock::mutex::MutexBackend,
         static_lock_class,
-        Arc,
         GlobalLockBackend,
         LockClassKey, //
     },
@@ -76,18 +76,13 @@ fn has_claimed<D: Driver>(device: &Device<D>) -> bool {
     claimed
 }
 
-fn driver_of(bound: &Bound) -> &str {
-    let driver = bound.driver.as_ref().and_then(|d| d.to_str().ok());
-    driver.unwrap_or("of unknown name")
-}
-
 fn show_device<D: Driver>(device: &Device<D>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let name = device.name.to_str().unwrap_or("?");
     write!(f, "  {name} ")?;
     match &*device.bound.lock() {
         None => write!(f, "no driver")?,
         Some(bound) => {
-            write!(f, "driver {}, ", driver_of(bound))?;
+            write!(f, "driver {}, ", bound.name())?;
             f.write_str(if bound.manages_dma {
                 "manages DMA itself"
             } else {
@@ -103,12 +98,8 @@ fn show_device<D: Driver>(device: &Device<D>, f: &mut fmt::Formatter<'_>) -> fmt
 
 fn show_group<D: Driver>(group: &Group<D>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let members = group.members.lock();
-    let bound = |device: &&Arc<Device<D>>| {
-        let bound = device.bound.lock();
-        bound.as_ref().is_some_and(|b| !b.manages_dma)
-    };
-    let users = members.iter().filter(bound).count();
-    // Only a claim takes a group whose driver manages DMA itself away from its default.
+    let users = members.iter().filter(|device| uses_dma_api(device)).count();
+    // Without such drivers only a claim takes a group away from its default domain.
     let claimed = members.iter().any(|device| {
         let place = device.place.lock();
         match &place.state {
@@ -122,10 +113,10 @@ fn show_group<D: Driver>(group: &Group<D>, f: &mut fmt::Formatter<'_>) -> fmt::R
     write!(f, "group {}: ", group.id)?;
     if through > 0 {
         writeln!(f, "claimed through {through} of {of} devices")?;
-    } else if claimed {
-        writeln!(f, "claimed past this framework")?;
     } else if users > 0 {
         writeln!(f, "held for the DMA API by {users} of {of} devices")?;
+    } else if claimed {
+        writeln!(f, "claimed past this framework")?;
     } else {
         writeln!(f, "not held")?;
     }
@@ -166,7 +157,7 @@ impl<D: Driver> Report for Ops<D> {
             let suspect = |b: &&Bound| b.manages_dma != used && (used || !device.is(dev));
             if let Some(bound) = bound.as_ref().filter(suspect) {
                 let name = device.name.to_str().unwrap_or("?");
-                write!(f, "{before}{name} ({})", driver_of(bound))?;
+                write!(f, "{before}{name} ({})", bound.name())?;
                 before = ", ";
             }
         }

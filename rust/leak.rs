@@ -23,6 +23,9 @@ use kernel::{
 /// Ranges that are told one by one.
 const LINES: u32 = 8;
 
+/// Ranges that are remembered, so that the next driver is not blamed for them.
+const KNOWN: usize = 256;
+
 /// Tables that are read: 16 GB mapped in pages of 4 KB.
 const TABLES: u32 = 8192;
 
@@ -35,7 +38,8 @@ fn firmware<D: Driver>(members: &[Arc<Device<D>>]) -> Result<KVec<Range>> {
     Ok(all)
 }
 
-/// Reports every range that is mapped in the default domain but for what firmware needs.
+/// Reports what a driver has left mapped in the default domain: every range but those that
+/// firmware needs, and those of an earlier report.
 ///
 /// `members` are all devices of the group. Context: may sleep.
 ///
@@ -52,26 +56,32 @@ pub(crate) unsafe fn report<D: Driver>(
         State::Paging(at) if at.domain.is_default() => at,
         _ => return,
     };
+    let mut known = at.domain.left.lock();
     // For want of memory there is no report; nothing else.
     let Ok(firmware) = firmware(members) else {
         return;
     };
-    let name = driver.driver.as_ref().and_then(|name| name.to_str().ok());
-    let name = name.unwrap_or("of unknown name");
+    let name = driver.name();
     let (mut ranges, mut bytes) = (0, 0);
+    let mut all = KVec::new();
     let mut visit = |range: Range| {
         range.without(&firmware, |left| {
-            ranges += 1;
-            bytes += left.bytes;
-            if ranges <= LINES {
-                pr_warn!(
-                    "{}: driver {name} left {:#x} mapped, {} bytes\n",
-                    &*device.name,
-                    left.iova,
-                    left.bytes
-                );
+            if all.len() < KNOWN {
+                let _ = all.push(left, GFP_KERNEL);
             }
-            ControlFlow::Continue(())
+            left.without(&known, |new| {
+                ranges += 1;
+                bytes += new.bytes;
+                if ranges <= LINES {
+                    pr_warn!(
+                        "{}: driver {name} left {:#x} mapped, {} bytes\n",
+                        &*device.name,
+                        new.iova,
+                        new.bytes
+                    );
+                }
+                ControlFlow::Continue(())
+            })
         })
     };
     // SAFETY: By the contract; the lock keeps the domain.
@@ -83,4 +93,5 @@ pub(crate) unsafe fn report<D: Driver>(
             if seen.is_break() { " or more" } else { "" }
         );
     }
+    *known = all;
 }

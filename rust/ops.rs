@@ -18,7 +18,6 @@ use crate::{
     },
     inject,
     late::LateLock,
-    pci::Function,
     raw,
     registry::{
         Registry,
@@ -38,6 +37,7 @@ use kernel::{
     },
     prelude::*,
     sync::{
+        atomic::Atomic,
         Arc,
         ArcBorrow,
         GlobalLock, //
@@ -59,6 +59,8 @@ pub struct Ops<D: Driver> {
     _identity: UnsafeCell<bindings::iommu_domain>,
     _blocked: UnsafeCell<bindings::iommu_domain>,
     registry: LateLock<RegistryLock<D>>,
+    /// Paging domains that there are; those that were leaked count too.
+    domains: Atomic<usize>,
 }
 
 // SAFETY: The operations are constant after `new`. What the core writes to the two
@@ -116,12 +118,18 @@ impl<D: Driver> Ops<D> {
             // SAFETY: The lock's type belongs to this type, of which there is one static,
             // by the function's contract.
             registry: unsafe { LateLock::new(Registry::new()) },
+            domains: Atomic::new(0),
         }
     }
 
     /// The registry. Errors: see [`LateLock::get`].
     pub(crate) fn registry(&'static self) -> Result<&'static GlobalLock<RegistryLock<D>>> {
         self.registry.get()
+    }
+
+    /// How many paging domains there are.
+    pub(crate) fn domains(&self) -> &Atomic<usize> {
+        &self.domains
     }
 
     pub(crate) fn iommu_ops(&self) -> *const bindings::iommu_ops {
@@ -186,23 +194,6 @@ pub(crate) unsafe fn device<'a, D: Driver>(dev: *mut bindings::device) -> ArcBor
     // SAFETY: `probe` stored the result of `into_foreign` of this type there, and only
     // `release_device` takes it back.
     unsafe { <Arc<Device<D>> as ForeignOwnable>::borrow(private) }
-}
-
-/// Whether the core attaches the device through `D`.
-///
-/// # Safety
-///
-/// The device is not probed or released meanwhile.
-pub(crate) unsafe fn is_endpoint<D: Driver>(dev: &kernel::device::Device) -> bool {
-    // SAFETY: The reference keeps the device.
-    let iommu = unsafe { (*raw::as_raw(dev)).iommu };
-    if iommu.is_null() {
-        return false;
-    }
-    // SAFETY: It is not released, by the contract.
-    let unit = unsafe { (*iommu).iommu_dev };
-    // SAFETY: Units are registered for as long as a device is behind them.
-    !unit.is_null() && core::ptr::eq(unsafe { (*unit).ops }, D::ops().iommu_ops())
 }
 
 fn probe<D: Driver>(dev: &kernel::device::Device) -> Result<UnitRef<D>> {
@@ -280,11 +271,16 @@ unsafe extern "C" fn device_group<D: Driver>(
     // SAFETY: The device is probed.
     let device = unsafe { device::<D>(dev) };
     // SAFETY: The core holds a reference to it.
-    let function = Function::from_device(unsafe { raw::device(dev) });
-    let bound = function.is_some_and(Function::has_driver);
+    let dev = unsafe { raw::device(dev) };
     let joined = D::ops().registry().and_then(|registry| {
+        let mut registry = registry.lock();
+        // A driver that has come since `probe` looked was not seen by the notifier, which
+        // finds the device from here on.
+        if registry.decline(dev) {
+            return Err(ENODEV);
+        }
         // SAFETY: device_group() gave us a reference, which the caller gets.
-        unsafe { registry.lock().groups.join(group, device.into(), bound) }
+        unsafe { registry.groups.join(group, device.into()) }
     });
     match joined {
         Ok(()) => group,
@@ -311,7 +307,10 @@ unsafe extern "C" fn get_resv_regions<D: Driver>(
     let mut list = unsafe { ResvList::from_raw(list) };
     let endpoint = &device.endpoint;
     D::resv_regions(&endpoint.unit, &endpoint.facts, &mut list);
-    *device.firmware.lock() = list.into_direct();
+    // For want of memory what is known from before holds.
+    if let Ok(direct) = list.into_direct() {
+        *device.firmware.lock() = direct;
+    }
 }
 
 /// `iommu_ops::capable`.

@@ -225,19 +225,19 @@ fn explain(dev: &Device<Bound>, group: i32, error: Error) {
         return;
     };
     // Made before it is printed: that must not sleep, for the lock.
-    let text = CString::try_from_fmt(fmt!("{}", Holders { dev, group, rest }));
+    let text = CString::try_from_fmt(fmt!("{}", Reason { dev, group, rest }));
     if let Ok(text) = text {
         dev_warn!(dev, "cannot own DMA of group {group}: {}\n", &*text);
     }
 }
 
-struct Holders<'a> {
+struct Reason<'a> {
     dev: &'a Device,
     group: i32,
     rest: &'static str,
 }
 
-impl fmt::Display for Holders<'_> {
+impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut result = Ok(());
         let mut before = "claimed for ";

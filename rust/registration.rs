@@ -157,12 +157,7 @@ impl<D: Driver> Registration<D> {
     }
 
     fn unregister(&mut self, _nobody_uses_them: &Frozen) {
-        // Nothing is found any more while units go. What the registry held is dropped
-        // without its lock: the last reference to a unit may be among it.
-        let units = D::ops()
-            .registry()
-            .map(|registry| core::mem::take(&mut registry.lock().units));
-        drop(units);
+        // Nothing is found any more since the endpoints were frozen.
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };

@@ -21,7 +21,7 @@ use kernel::{
 /// `list` is an initialised list head that nobody else uses during `'a`.
 pub struct ResvList<'a> {
     list: *mut bindings::list_head,
-    direct: KVec<Range>,
+    direct: Result<KVec<Range>>,
     _list: PhantomData<&'a mut bindings::list_head>,
 }
 
@@ -36,13 +36,13 @@ impl ResvList<'_> {
         // INVARIANT: By the contract.
         Self {
             list,
-            direct: KVec::new(),
+            direct: Ok(KVec::new()),
             _list: PhantomData,
         }
     }
 
-    /// Every direct range that was added.
-    pub(crate) fn into_direct(self) -> KVec<Range> {
+    /// Every direct range that was added. Errors: `ENOMEM` if there was no room for them.
+    pub(crate) fn into_direct(self) -> Result<KVec<Range>> {
         self.direct
     }
 
@@ -71,8 +71,10 @@ impl ResvList<'_> {
             iova: start,
             bytes: len,
         };
-        if self.direct.push(range, GFP_KERNEL).is_err() {
-            pr_err!("direct region {start:#x}, {len:#x} bytes: out of memory\n");
+        if let Ok(direct) = &mut self.direct {
+            if let Err(e) = direct.push(range, GFP_KERNEL) {
+                self.direct = Err(e.into());
+            }
         }
     }
 

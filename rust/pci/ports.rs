@@ -25,6 +25,10 @@ use kernel::{
     prelude::*, //
 };
 
+/// The name of the ports' driver.
+pub(crate) const DRIVER: &str = "pcieport";
+const NAME: &CStr = c"pcieport";
+
 /// Ports that have been unbound from `pcieport`, until this is dropped.
 ///
 /// Functions behind a port go on working meanwhile: the port is kept enabled, or `pcieport` would
@@ -114,9 +118,8 @@ impl PortDriver {
     /// `None` if the kernel was told not to use it (`pcie_ports=compat`).
     fn find() -> Option<Self> {
         // SAFETY: A string, and a static bus.
-        let driver = unsafe {
-            bindings::driver_find(c"pcieport".as_char_ptr(), &raw const bindings::pci_bus_type)
-        };
+        let driver =
+            unsafe { bindings::driver_find(NAME.as_char_ptr(), &raw const bindings::pci_bus_type) };
         // INVARIANT: CONFIG_PCIEPORTBUS cannot be a module, and nothing unregisters the driver.
         (!driver.is_null()).then_some(Self(driver))
     }
