@@ -2,6 +2,7 @@
 
 //! What the subcommands share, each module with the simplest subcommand of its own.
 
+pub mod attach;
 pub mod file;
 pub mod inject;
 pub mod oracle;

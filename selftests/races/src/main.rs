@@ -6,7 +6,7 @@
 //! `# `; the exit status is 0 if all was as wanted, 1 if not, 2 for a wrong command line.
 
 use clap::{Parser, Subcommand};
-use races::{inject, oracle, sysfs, unplug, vmstat};
+use races::{attach, inject, oracle, sysfs, testdev, unplug, vmstat};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -24,8 +24,12 @@ enum Command {
     Inject(inject::Options),
     /// One device: bind, unbind, remove, group type and so on
     Device(sysfs::Options),
+    /// Attach a group with VFIO and close it again, many times
+    Attach(attach::Options),
     /// Attach a group with VFIO while a device is taken away
     Unplug(unplug::Options),
+    /// An iommu-testdev writes to memory, past the kernel
+    Ghost(testdev::Options),
     /// One command for a debugfs command file, and its answer
     Oracle(oracle::Options),
 }
@@ -33,8 +37,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Options::parse().command {
         Command::Vmstat(o) => vmstat::run(&o),
+        Command::Ghost(o) => testdev::run(&o),
         Command::Inject(o) => inject::run(&o),
         Command::Device(o) => sysfs::run(&o),
+        Command::Attach(o) => attach::run(&o),
         Command::Unplug(o) => unplug::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };

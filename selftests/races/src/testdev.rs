@@ -42,6 +42,28 @@ pub fn write(registers: &Map, iova: u64) -> Result<bool> {
     }
 }
 
+#[derive(clap::Args)]
+pub struct Options {
+    /// PCI address; the kernel need not have the device
+    address: String,
+    /// Decimal, or hexadecimal after 0x
+    #[arg(value_parser = number)]
+    iova: u64,
+}
+
+fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+}
+
+pub fn run(o: &Options) -> Result<()> {
+    let reached = Ghost::new(&o.address)?.write(o.iova)?;
+    println!("{}", if reached { "reached" } else { "refused" });
+    Ok(())
+}
+
 /// A device whose registers are reached though no driver has it.
 pub struct Ghost {
     ports: ConfigPorts,
