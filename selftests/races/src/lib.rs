@@ -12,3 +12,4 @@ pub mod testdev;
 pub mod unplug;
 pub mod vfio;
 pub mod vmstat;
+pub mod walk;

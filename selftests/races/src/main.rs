@@ -6,7 +6,7 @@
 //! `# `; the exit status is 0 if all was as wanted, 1 if not, 2 for a wrong command line.
 
 use clap::{Parser, Subcommand};
-use races::{attach, inject, oracle, sysfs, testdev, unplug, vmstat};
+use races::{attach, inject, oracle, sysfs, testdev, unplug, vmstat, walk};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Unplug(unplug::Options),
     /// An iommu-testdev writes to memory, past the kernel
     Ghost(testdev::Options),
+    /// Move devices between domains at random
+    Walk(walk::Options),
     /// One command for a debugfs command file, and its answer
     Oracle(oracle::Options),
 }
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Device(o) => sysfs::run(&o),
         Command::Attach(o) => attach::run(&o),
         Command::Unplug(o) => unplug::run(&o),
+        Command::Walk(o) => walk::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };
     match result {

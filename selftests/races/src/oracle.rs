@@ -3,7 +3,10 @@
 //! Command files of test modules: a command is written, the answer is read.
 
 use crate::file;
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -42,6 +45,34 @@ impl Oracle {
     pub fn number(&self, command: &str, word: &str) -> Result<u64> {
         let answer = self.run(command)?;
         number_after(&answer, word).with_context(|| format!("no '{word}' in '{answer}'"))
+    }
+}
+
+/// The same file, kept open: for many commands.
+pub struct Session(File);
+
+impl Session {
+    pub fn open(name: &str) -> Result<Session> {
+        let file = Oracle::new(name).file;
+        let open = OpenOptions::new().read(true).write(true).open(&file);
+        let open = open.with_context(|| format!("opening {}", file.display()))?;
+        Ok(Session(open))
+    }
+
+    /// As [`Oracle::run`].
+    pub fn run(&self, command: &str) -> Result<String> {
+        let done = (&self.0).write(command.as_bytes());
+        let done = done.with_context(|| format!("command '{command}'"))?;
+        ensure!(done == command.len(), "command '{command}': cut");
+        // From the start, which has the kernel make the text anew.
+        let mut answer = [0; 256];
+        let length = self.0.read_at(&mut answer, 0)?;
+        Ok(std::str::from_utf8(&answer[..length])?.trim_end().into())
+    }
+
+    /// The number that follows `word` in an answer, as [`Oracle::number`].
+    pub fn number(&self, answer: &str, word: &str) -> Result<u64> {
+        number_after(answer, word).with_context(|| format!("no '{word}' in '{answer}'"))
     }
 }
 

@@ -1,0 +1,56 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Row A3: two devices are moved at random between three domains, blocked, identity and
+# the default domain. After every step they reach what a model says, and nothing else.
+#
+# variant lazy: --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
+# variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --device iommu-testdev --device iommu-testdev
+# variant in-tree: --in-tree --policy strict --nvme 0 --device iommu-testdev --device iommu-testdev
+# timeout: 150
+
+. /selftests/lib.sh
+
+COUNT=${COUNT:-10000}
+
+ktap_print_header
+ktap_set_plan 4
+
+load()
+{
+	load_iommu && { [ -d /sys/module/rust_iommu ] || insmod /modules/rust_iommu.ko; } &&
+		insmod /modules/rust_testowner.ko || return 1
+	devices=$(pci_devices 1b36:0005)
+	for bdf in $devices; do
+		races device "$bdf" override rust_udma && bind rust_udma "$bdf" &&
+			races device "$bdf" type DMA || return 1
+	done
+	expect groups 2 "$(for bdf in $devices; do group_of "$bdf"; done | sort -u | wc -l)" &&
+		races vmstat >/tmp/before
+}
+
+walk()
+{
+	# shellcheck disable=SC2086 # One word each.
+	races walk --count "$COUNT" ${SEED:+--seed "$SEED"} $devices
+}
+
+nothing_left()
+{
+	races vmstat --compare /tmp/before && leak_scan
+}
+
+# What is tried where it must fail: pages of the domains, and pages of memory.
+only_those_devices()
+{
+	reported=$(faults | cut -d' ' -f1,2 | sort -u)
+	expect faults "$(for bdf in $devices; do echo "${bdf#0000:} write"; done)" \
+		"$(echo "$reported" | sed 's/^0000://')"
+}
+
+ktap_test_result "A3 load" load
+mark_log
+ktap_test_result "A3 $COUNT random attaches, each as the model has it" walk
+ktap_test_result "A3 nothing is left over (H14)" nothing_left
+ktap_test_result "A3 faults are of these devices" only_those_devices
+ktap_finished
