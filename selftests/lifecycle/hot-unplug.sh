@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Row A1, the way a machine's user sees it: a disk is pulled while VFIO opens, attaches
+# and closes its group again and again. Plugged again, the disk works.
+#
+# variant acpi: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
+# timeout: 90
+
+. /selftests/lib.sh
+
+ROUNDS=3
+
+load()
+{
+	load_iommu && modprobe nvme && modprobe vfio-pci &&
+		modprobe vfio_iommu_type1 allow_unsafe_interrupts=1
+}
+
+# The disk with the serial number that plug gave.
+hot_disk()
+{
+	grep -ls hot0 /sys/block/nvme*/device/serial | cut -d/ -f4 | grep .
+}
+
+plug()
+{
+	vm_host device_add nvme,id=hot0,bus=rp0,drive=disk0,serial=hot0 &&
+		wait_for 30 hot_disk >/dev/null && disk=$(hot_disk) && wait_for 10 test -b "/dev/$disk" &&
+		hot=$(pci_of "$disk") && group=$(group_of "$hot") && [ -n "$group" ] && expect type DMA "$(type_of "$hot")"
+}
+
+to_vfio()
+{
+	unbind "$hot" && races device "$hot" override vfio-pci && bind vfio-pci "$hot"
+}
+
+
+gone()
+{
+	[ ! -e "/sys/bus/pci/devices/$hot" ] && [ ! -e "/sys/kernel/iommu_groups/$group" ]
+}
+
+# The first device_del comes when it likes; attaches go on until then and beyond.
+pull()
+{
+	races attach --open 4 "$hot" >/tmp/attach 2>&1 &
+	attach=$!
+	sleep 2
+	kill -0 $attach && vm_host device_del hot0 && vm_host wait_deleted hot0 30 && wait_for 30 gone && wait $attach
+	status=$?
+	cat /tmp/attach
+	return $status
+}
+
+round()
+{
+	plug && fio_verify "$disk" 8m && to_vfio && pull
+}
+
+# Between two requests hotplug has a rest. The first plug also allocates tables of the
+# port's bus, which stay: what must be the same in the end is counted after it.
+rounds()
+{
+	for round in $(seq $ROUNDS); do
+		round || {
+			ktap_print_msg "in round $round"
+			return 1
+		}
+		[ "$round" != 1 ] || races vmstat >/tmp/before
+		sleep 6
+	done
+}
+
+works_again()
+{
+	plug && fio_verify "$disk" 8m && expect driver nvme "$(basename "$(readlink "/sys/bus/pci/devices/$hot/driver")")"
+}
+
+nothing_left()
+{
+	vm_host device_del hot0 && vm_host wait_deleted hot0 30 && wait_for 30 gone &&
+		races vmstat --compare /tmp/before && leak_scan
+}
+
+no_faults()
+{
+	expect faults "" "$(faults)"
+}
+
+ktap_print_header
+ktap_set_plan 5
+ktap_test_result "A1 load" load
+mark_log
+ktap_test_result "A1 $ROUNDS times: a disk is pulled while VFIO attaches it" rounds
+ktap_test_result "A1 plugged again it works" works_again
+ktap_test_result "A1 nothing is left over (H14)" nothing_left
+ktap_test_result "A1 no DMA faults" no_faults
+ktap_finished
