@@ -47,7 +47,7 @@ const LINE: usize = 128;
 const SLEEP_LIMIT: Delta = Delta::from_secs(60);
 /// The same in atomic context, well below what the kernel takes for a lockup.
 const SPIN_LIMIT: Delta = Delta::from_secs(5);
-const SLEEP_STEP: Delta = Delta::from_millis(1);
+const SLEEP_STEP: Delta = Delta::from_micros(100);
 const SPIN_STEP: Delta = Delta::from_micros(10);
 
 /// [`Rules::mask`], to be read without the lock. A rule holds for who arrives after the
