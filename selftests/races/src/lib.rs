@@ -3,11 +3,18 @@
 //! What the subcommands share, each module with the simplest subcommand of its own.
 
 pub mod attach;
+pub mod cells;
 pub mod file;
+pub mod group;
 pub mod inject;
+pub mod model;
 pub mod oracle;
+pub mod owned;
 pub mod raw;
+pub mod schedule;
+pub mod storm;
 pub mod sysfs;
+pub mod table;
 pub mod testdev;
 pub mod unplug;
 pub mod vfio;

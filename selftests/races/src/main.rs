@@ -6,7 +6,9 @@
 //! `# `; the exit status is 0 if all was as wanted, 1 if not, 2 for a wrong command line.
 
 use clap::{Parser, Subcommand};
-use races::{attach, inject, oracle, sysfs, testdev, unplug, vmstat, walk};
+use races::{
+    attach, inject, oracle, owned, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
+};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -28,10 +30,19 @@ enum Command {
     Attach(attach::Options),
     /// Attach a group with VFIO while a device is taken away
     Unplug(unplug::Options),
-    /// An iommu-testdev writes to memory, past the kernel
+    /// Have an iommu-testdev write to memory, past the kernel: prints "ok" or "tx_fail"
     Ghost(testdev::Options),
     /// Move devices between domains at random
     Walk(walk::Options),
+    /// The ten cells of the ownership table
+    Table(table::Options),
+    /// Orders of steps of a group's drivers and owners, in the kernel and in the model
+    Schedule(schedule::Options),
+    /// Drivers and owners of a group come and go
+    #[command(subcommand)]
+    Storm(storm::Options),
+    /// A group is owned by VFIO, again and again
+    Owned(owned::Options),
     /// One command for a debugfs command file, and its answer
     Oracle(oracle::Options),
 }
@@ -45,6 +56,10 @@ fn main() -> ExitCode {
         Command::Attach(o) => attach::run(&o),
         Command::Unplug(o) => unplug::run(&o),
         Command::Walk(o) => walk::run(&o),
+        Command::Table(o) => table::run(&o),
+        Command::Schedule(o) => schedule::run(&o),
+        Command::Storm(o) => storm::run(&o),
+        Command::Owned(o) => owned::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };
     match result {
