@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Drivers and owners of a group come and go, many times and at the same time: nobody's
+# ownership is left behind or lost. The group is three devices behind a PCI bridge.
+#
+# variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
+# variant full: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
+# long: full
+# modules: inject
+# timeout: 240
+
+. /selftests/lib.sh
+
+# On the debug kernel, which is far slower, the full number takes the long variant.
+[ "$VARIANT/$KERNEL" != strict/debug ] || CYCLES=${CYCLES:-15}
+[ "$VARIANT" != full ] || CYCLES=${CYCLES:-500}
+ROUNDS=${ROUNDS:-5000}
+FAILURES=${FAILURES:-20}
+SECONDS_OF_STORM=${SECONDS_OF_STORM:-30}
+UNLOADS=${UNLOADS:-50}
+CYCLES=${CYCLES:-100}
+
+load()
+{
+	load_iommu && insmod /modules/rust_testowner.ko || return 1
+	# shellcheck disable=SC2046 # One word each.
+	set -- $(pci_devices 1b36:0005)
+	# Two on the root bus, each in a group of its own, and those behind the bridge.
+	alone=$1 other=$2 a=$3 b=$4 c=$5
+	expect group "$(group_of "$a")" "$(group_of "$c")" && races storm bind "$a" "$b" &&
+		new_domain && races vmstat >/tmp/before
+}
+
+# A table keeps what it grew by: the default domain is a new one.
+new_domain()
+{
+	races device "$a" type identity && races device "$a" type auto
+}
+
+# counter NAME
+counter()
+{
+	sed -n "s/^$1 //p" /sys/kernel/debug/rust_testowner/counters
+}
+
+# Whatever was begun has ended, each once.
+counts_agree()
+{
+	expect removes "$(($(counter kdma.probes) - $(counter kdma.probe_failures)))" "$(counter kdma.removes)" &&
+		expect "udma removes" "$(($(counter udma.probes) - $(counter udma.probe_failures)))" "$(counter udma.removes)" &&
+		expect releases "$(counter udma.claims)" "$(counter udma.releases)"
+}
+
+# Of the loaded module, so of this test alone: one bind before it, in load.
+binds()
+{
+	races storm bind --rounds "$ROUNDS" "$a" "$b" && counts_agree &&
+		expect claims $((ROUNDS + 1)) "$(counter udma.claims)" &&
+		expect "devres ends" $((ROUNDS + 1)) "$(counter kdma.devres_ends)"
+}
+
+failures()
+{
+	races storm fail --rounds "$FAILURES" "$a" "$b" && counts_agree
+}
+
+claims_against_binds()
+{
+	races storm claim --seconds "$SECONDS_OF_STORM" "$a" "$b" && counts_agree
+}
+
+nothing_left()
+{
+	new_domain && races vmstat --compare /tmp/before
+}
+
+unloads()
+{
+	rmmod rust_testowner && modprobe vfio_iommu_type1 allow_unsafe_interrupts=1 &&
+		modprobe vfio-pci disable_idle_d3=1 &&
+		races device "$a" override vfio-pci && races device "$a" bind vfio-pci &&
+		races storm unload --rounds "$UNLOADS" --module /modules/rust_testowner.ko "$a" "$b" "$c" &&
+		races device "$a" unbind && races device "$a" override
+}
+
+# The shutdown is tried again until no driver is there at that moment.
+reloads()
+{
+	for device in "$a" "$b" "$c"; do
+		races device "$device" override || return 1
+	done
+	insmod /modules/rust_testowner.ko && touch /tmp/go || return 1
+	races storm busy /tmp/go "$alone" "$other" &
+	refusals=0
+	for round in $(seq "$CYCLES"); do
+		until echo 1 2>/dev/null >/sys/module/rust_vtd/parameters/shutdown; do
+			refusals=$((refusals + 1))
+			[ $refusals -lt 10000 ] || return 1
+		done
+		rmmod rust_vtd && insmod /modules/rust_vtd.ko || return 1
+	done
+	rm /tmp/go
+	ktap_print_msg "refused $refusals times, done $CYCLES times"
+	wait $! && [ $refusals -gt 0 ]
+}
+
+# Who has claimed is refused DMA; the bridge asks for it.
+only_wanted_faults()
+{
+	expect "faults of others" "" "$(faults | grep -v "^0000:02:00.0 write")"
+}
+
+ktap_print_header
+ktap_set_plan 8
+ktap_test_result "B1 load" load
+mark_log
+ktap_test_result "B1 $((2 * ROUNDS)) binds: as many releases as claims" binds
+ktap_test_result "B2 probe fails at each step, or is refused: no ownership left" failures
+ktap_test_result "B10 claims against binds for $SECONDS_OF_STORM s: never both" claims_against_binds
+ktap_test_result "B1 nothing is left over (H14)" nothing_left
+ktap_test_result "B16 drivers are unloaded $UNLOADS times while VFIO claims" unloads
+ktap_test_result "B5 $CYCLES times: the IOMMU goes and comes while drivers are bound" reloads
+ktap_test_result "B10 no other faults" only_wanted_faults
+ktap_finished
