@@ -4,10 +4,12 @@
 
 pub mod attach;
 pub mod cells;
+pub mod fail_nth;
 pub mod file;
 pub mod group;
 pub mod inject;
 pub mod model;
+pub mod operations;
 pub mod oracle;
 pub mod owned;
 pub mod raw;

@@ -7,7 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    attach, inject, oracle, owned, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
+    attach, fail_nth, inject, oracle, owned, schedule, storm, sysfs, table, testdev, unplug,
+    vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Storm(storm::Options),
     /// A group is owned by VFIO, again and again
     Owned(owned::Options),
+    /// One operation with each of its allocations failing in turn
+    FailNth(fail_nth::Options),
     /// One command for a debugfs command file, and its answer
     Oracle(oracle::Options),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Schedule(o) => schedule::run(&o),
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
+        Command::FailNth(o) => fail_nth::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };
     match result {

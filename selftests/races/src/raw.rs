@@ -166,3 +166,23 @@ pub fn thread_id() -> i32 {
     // SAFETY: No requirements.
     unsafe { libc::gettid() }
 }
+
+fn result(returned: i64) -> Result<()> {
+    match returned {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Loads a module, in the calling thread.
+pub fn load_module(file: &File, parameters: &std::ffi::CStr) -> Result<()> {
+    let (fd, parameters) = (file.as_raw_fd(), parameters.as_ptr());
+    // SAFETY: An open file and a string.
+    result(unsafe { libc::syscall(libc::SYS_finit_module, fd, parameters, 0) })
+}
+
+/// Unloads a module that nobody uses.
+pub fn unload_module(name: &std::ffi::CStr) -> Result<()> {
+    // SAFETY: A string.
+    result(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })
+}

@@ -28,22 +28,36 @@ pub fn run(o: &Options) -> Result<()> {
         }
         return Ok(());
     };
-    let before = parse(&file::read(file)?)?;
-    let mut now = counters()?;
-    file::wait_for(Duration::from_secs(o.seconds), || {
-        if let Ok(new) = counters() {
-            now = new;
+    let before = Snapshot(parse(&file::read(file)?)?);
+    before.compare(Duration::from_secs(o.seconds))
+}
+
+/// The counters at one time.
+pub struct Snapshot(Counters);
+
+impl Snapshot {
+    pub fn new() -> Result<Snapshot> {
+        counters().map(Snapshot)
+    }
+
+    /// Waits until the counters are as they were.
+    pub fn compare(&self, limit: Duration) -> Result<()> {
+        let mut now = counters()?;
+        file::wait_for(limit, || {
+            if let Ok(new) = counters() {
+                now = new;
+            }
+            now == self.0
+        });
+        let lines = differences(&self.0, &now);
+        for line in &lines {
+            println!("# {line}");
         }
-        now == before
-    });
-    let lines = differences(&before, &now);
-    for line in &lines {
-        println!("# {line}");
+        if !lines.is_empty() {
+            bail!("{} of the counters differ", lines.len());
+        }
+        Ok(())
     }
-    if !lines.is_empty() {
-        bail!("{} of the counters differ", lines.len());
-    }
-    Ok(())
 }
 
 fn counters() -> Result<Counters> {
