@@ -176,3 +176,44 @@ answer_of()
 {
 	echo " $2 " | sed -n "s/.* $1 \([^ ]*\) .*/\1/p"
 }
+
+# --- The drivers of rust_testowner, rust_kdma and rust_udma ---
+
+# take DRIVER PCI-ADDRESS: binds by override; prints what the kernel says of it.
+take()
+{
+	echo "$1" >"/sys/bus/pci/devices/$2/driver_override" && ( bind "$1" "$2" ) 2>&1
+}
+
+# leave PCI-ADDRESS...: unbinds those that are bound.
+leave()
+{
+	for leave_device; do
+		[ ! -e "/sys/bus/pci/devices/$leave_device/driver" ] || unbind "$leave_device" || return 1
+	done
+}
+
+# ask DRIVER PCI-ADDRESS COMMAND...: prints the answer.
+ask()
+{
+	ask_file=/sys/kernel/debug/$1-$2/cmd
+	shift 2
+	echo "$*" 2>/dev/null >"$ask_file"
+	ask_status=$?
+	cat "$ask_file"
+	return $ask_status
+}
+
+# says WANTED DRIVER PCI-ADDRESS COMMAND...: what the answer has to be.
+says()
+{
+	says_wanted=$1
+	shift
+	expect "$*" "$says_wanted" "$(ask "$@")"
+}
+
+# set_type PCI-ADDRESS TYPE: of its group; prints the reason where it fails.
+set_type()
+{
+	( echo "$2" >"/sys/bus/pci/devices/$1/iommu_group/type" ) 2>&1
+}

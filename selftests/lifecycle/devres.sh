@@ -1,0 +1,114 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Rows B3 and Y9: between dma_cleanup and the end of an unbind the driver core still frees DMA
+# memory of the driver, though nobody owns the group any more. The default domain must stay.
+#
+# variant strict: --policy strict --nvme 0 --testdev
+# modules: inject
+# timeout: 60
+
+. /selftests/lib.sh
+
+ktap_print_header
+ktap_set_plan 10
+
+dev=$(pci_devices 1b36:0005)
+
+load()
+{
+	load_iommu && insmod /modules/rust_testowner.ko && races inject count nothing
+}
+
+bound_with_buffer()
+{
+	set_type "$dev" "${1:-DMA}" && take rust_kdma "$dev" &&
+		buffer=$(answer_of iova "$(ask rust_kdma "$dev" buffer)") && [ -n "$buffer" ] &&
+		says ok rust_kdma "$dev" dma write "$buffer"
+}
+
+# The buffer is still where it was, so the domain is still the one.
+buffer_is_mapped()
+{
+	expect "write to the buffer" ok "$(races ghost "$dev" "$buffer")"
+}
+
+stays()
+{
+	mark_log
+	before=$(type_of "$dev")
+	set_type "$dev" "$1" | grep -q 'Device or resource busy' && expect type "$before" "$(type_of "$dev")" &&
+		expect messages 1 "$(log_since_mark | grep -c "$dev: its driver's memory is being freed, the default domain stays")" &&
+		buffer_is_mapped
+}
+
+# What it is already, and the lazy form of that, are no other domain.
+held_type_stays()
+{
+	stays identity && set_type "$dev" DMA && buffer_is_mapped && set_type "$dev" auto && buffer_is_mapped
+}
+
+held_goes_lazy()
+{
+	set_type "$dev" DMA-FQ && expect type DMA-FQ "$(type_of "$dev")" && buffer_is_mapped
+}
+
+held_lazy_type_stays()
+{
+	stays identity && stays DMA && stays auto
+}
+
+held_identity_stays()
+{
+	unbind_is_held identity && stays DMA && stays DMA-FQ && stays auto && let_go ok
+}
+
+# let_go: the page is freed in the domain that it was mapped in; then nothing is left there,
+# and the type is changed as ever.
+let_go()
+{
+	mark_log
+	races inject open kdma.devres && wait "$holder"
+	expect driver "" "$(readlink "/sys/bus/pci/devices/$dev/driver")" &&
+		expect "write after the end" "${1:-tx_fail}" "$(races ghost "$dev" "$buffer")" &&
+		expect "left behind" 0 "$(log_since_mark | grep -c ' left ')" &&
+		for type in identity DMA-FQ auto DMA; do
+			set_type "$dev" $type || return 1
+		done
+}
+
+unbind_is_held()
+{
+	bound_with_buffer "$1" && races inject gate kdma.devres "$dev" || return 1
+	races device "$dev" unbind &
+	holder=$!
+	races inject wait kdma.devres 20
+}
+
+# In an empty domain the driver gets its buffer at the same place each time.
+failed_probe_is_held()
+{
+	set_type "$dev" identity && bound_with_buffer && leave "$dev" &&
+		set_type "$dev" identity && set_type "$dev" DMA &&
+		races inject fail kdma.probe.4 16 "$dev" && races inject gate kdma.devres "$dev" || return 1
+	take rust_kdma "$dev" >/tmp/probe &
+	holder=$!
+	races inject wait kdma.devres 20
+}
+
+failed_probe_ends()
+{
+	let_go && grep -q 'Device or resource busy' /tmp/probe && races inject clear && leak_scan
+}
+
+ktap_test_result "B3 load" load
+ktap_test_result "B3 an unbind is held before devres frees the buffer" unbind_is_held
+ktap_test_result "B3 from DMA to identity: EBUSY, and told why" held_type_stays
+ktap_test_result "B3 from DMA to DMA-FQ, the same domain, is allowed" held_goes_lazy
+ktap_test_result "B3 from DMA-FQ to identity, DMA and auto: EBUSY" held_lazy_type_stays
+ktap_test_result "Y9 the buffer was freed in its own domain, then the type changes" let_go
+ktap_test_result "B3 a failed probe is held before devres frees the buffer" failed_probe_is_held
+ktap_test_result "B3 failed probe, from DMA: EBUSY" held_type_stays
+ktap_test_result "Y9 failed probe: freed in its own domain" failed_probe_ends
+ktap_test_result "B3 from identity: EBUSY, and the type changes after the end" held_identity_stays
+ktap_finished
