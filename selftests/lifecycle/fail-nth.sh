@@ -13,8 +13,8 @@
 # variant load on debug: --policy identity --nvme 0 --testdev
 # variant load-strict on debug: --policy strict --nvme 0 --testdev
 # modules: inject
-# timeout: 100
-# long: load-strict
+# timeout: 400
+# long: load load-strict
 
 . /selftests/lib.sh
 
