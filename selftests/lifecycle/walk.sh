@@ -5,7 +5,7 @@
 # the default domain. After every step they reach what a model says, and nothing else.
 #
 # variant lazy: --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
-# variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --device iommu-testdev --device iommu-testdev
+# variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device iommu-testdev --device iommu-testdev
 # timeout: 150
 

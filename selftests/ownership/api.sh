@@ -6,7 +6,7 @@
 # writes and tells whether it could is what all of it is judged by.
 #
 # variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
-# variant lazy: --policy lazy --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
+# variant lazy on stock: --policy lazy --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # timeout: 90
 
