@@ -196,9 +196,12 @@ impl Reported {
 impl Drop for Reported {
     fn drop(&mut self) {
         if let Ok(reports) = REPORTS.get() {
-            reports
-                .lock()
-                .retain(|report| !core::ptr::addr_eq(*report, self.0));
+            let mut reports = reports.lock();
+            reports.retain(|report| !core::ptr::addr_eq(*report, self.0));
+            if reports.is_empty() {
+                // Nothing drops the static when the module goes.
+                *reports = KVec::new();
+            }
         }
     }
 }

@@ -288,7 +288,12 @@ impl Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        CLAIMS.lock().retain(|c| !same(&c.device, &self.0));
+        let mut claims = CLAIMS.lock();
+        claims.retain(|c| !same(&c.device, &self.0));
+        if claims.is_empty() {
+            // Nothing drops the static when the module goes.
+            *claims = KVec::new();
+        }
     }
 }
 
