@@ -11,7 +11,7 @@
 
 # The debug kernel takes some four times as long.
 if [ "$KERNEL" = debug ]; then
-	COUNT=${COUNT:-50}
+	COUNT=${COUNT:-20}
 else
 	COUNT=${COUNT:-200}
 fi

@@ -19,6 +19,7 @@ PARAMETERS=/sys/module/rust_vtd/parameters
 # A cycle takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 lazy/debug) cycles=25 ;;
+strict/*) cycles=10 ;;
 *) cycles=100 ;;
 esac
 CYCLES=${CYCLES:-$cycles}

@@ -16,7 +16,7 @@
 # A round takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 storm/*) rounds=1000 storm=600 ;;
-*/debug) rounds=200 storm=60 ;;
+*/debug) rounds=100 storm=60 ;;
 *) rounds=1000 storm=60 ;;
 esac
 ROUNDS=${ROUNDS:-$rounds}
