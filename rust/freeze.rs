@@ -154,34 +154,29 @@ impl Frozen {
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
     pub(crate) fn new<D: Driver>() -> Result<Self> {
-        let mut held = KVec::new();
-        let functions = RescanLock::new();
-        let all = AllLocks::new();
-        // The rescan lock does not keep virtual functions from being added.
+        let mut this = Self {
+            _functions: RescanLock::new(),
+            _all: AllLocks::new(),
+            held: KVec::new(),
+        };
+        // The rescan lock does not keep virtual functions from being added. On an error the
+        // units come back before that lock is given back.
         let mut units = Hidden::<D>::new()?;
-        let locked = for_each_endpoint::<D>(|function| {
-            held.reserve(1, GFP_KERNEL)?;
+        for_each_endpoint::<D>(|function| {
+            this.held.reserve(1, GFP_KERNEL)?;
             let dev = raw::as_raw(function.as_device());
-            // SAFETY: A registered device; `all` is held.
+            // SAFETY: A registered device; `this` has the lock around all of them.
             if !unsafe { bindings::rust_iommu_device_trylock(dev) } {
                 pr_info!("{function}: in use by the driver core, try again\n");
                 return Err(EBUSY);
             }
-            held.push(function.to_owned(), GFP_KERNEL)?;
+            // INVARIANT: Locked above. There is room.
+            this.held.push(function.to_owned(), GFP_KERNEL)?;
             check_idle(function)
-        });
-        // INVARIANT: All of them were locked above.
-        let this = Self {
-            held,
-            _all: all,
-            _functions: functions,
-        };
-        locked?;
+        })?;
         check_domains::<D>()?;
         // They stay hidden.
-        let gone = core::mem::take(&mut units.0);
-        drop(units);
-        drop(gone);
+        drop(core::mem::take(&mut units.0));
         Ok(this)
     }
 }
