@@ -36,40 +36,6 @@ load()
 	[ -n "$a" ] && [ -n "$b" ] && [ -n "$alone" ]
 }
 
-# take DRIVER DEVICE: binds by override; what the kernel says of it is printed.
-take()
-{
-	echo "rust_$1" >"/sys/bus/pci/devices/$2/driver_override" &&
-		( bind "rust_$1" "$2" ) 2>&1
-}
-
-# leave DEVICE...: unbinds those that are bound.
-leave()
-{
-	for leave_device; do
-		[ ! -e "/sys/bus/pci/devices/$leave_device/driver" ] || unbind "$leave_device" || return 1
-	done
-}
-
-# run kdma|udma DEVICE COMMAND...: prints the answer.
-run()
-{
-	run_file=/sys/kernel/debug/rust_$1-$2/cmd
-	shift 2
-	echo "$*" 2>/dev/null >"$run_file"
-	run_status=$?
-	cat "$run_file"
-	return $run_status
-}
-
-# says WANTED kdma|udma DEVICE COMMAND...: what the answer has to be.
-says()
-{
-	says_wanted=$1
-	shift
-	expect "$*" "$says_wanted" "$(run "$@")"
-}
-
 # counter NAME
 counter()
 {
@@ -84,37 +50,37 @@ bound()
 # own_page DEVICE KEY: claims, and attaches a domain with one page at $IOVA; sets $page
 own_page()
 {
-	says done udma "$1" claim "$2" && new_page "$1" &&
-		domain=$(answer_of domain "$(run udma "$1" domain-new)") &&
-		says done udma "$1" domain-map "$domain" $IOVA "$page" rw &&
-		says done udma "$1" attach "$domain"
+	says done rust_udma "$1" claim "$2" && new_page "$1" &&
+		domain=$(answer_of domain "$(ask rust_udma "$1" domain-new)") &&
+		says done rust_udma "$1" domain-map "$domain" $IOVA "$page" rw &&
+		says done rust_udma "$1" attach "$domain"
 }
 
 new_page()
 {
-	page=$(answer_of handle "$(run udma "$1" page)") &&
-		says done udma "$1" fill "$page" $BEFORE
+	page=$(answer_of handle "$(ask rust_udma "$1" page)") &&
+		says done rust_udma "$1" fill "$page" $BEFORE
 }
 
 # write_reaches DEVICE [OWNER-OF-THE-PAGE], write_fails DEVICE
 write_reaches()
 {
-	says ok udma "$1" dma write $IOVA &&
-		says match udma "${2:-$1}" check "$page" $PATTERN &&
-		says done udma "${2:-$1}" fill "$page" $BEFORE
+	says ok rust_udma "$1" dma write $IOVA &&
+		says match rust_udma "${2:-$1}" check "$page" $PATTERN &&
+		says done rust_udma "${2:-$1}" fill "$page" $BEFORE
 }
 
 write_fails()
 {
-	says tx_fail udma "$1" dma write $IOVA && says match udma "$1" check "$page" $BEFORE
+	says tx_fail rust_udma "$1" dma write $IOVA && says match rust_udma "$1" check "$page" $BEFORE
 }
 
 both_drivers_bind_by_override()
 {
-	take udma "$a" && bound udma "$a" && take kdma "$alone" && bound kdma "$alone" &&
-		mapping=$(answer_of iova "$(run kdma "$alone" buffer)") &&
-		says ok kdma "$alone" dma write "$mapping" &&
-		says "error EOPNOTSUPP" udma "$a" map both
+	take rust_udma "$a" && bound udma "$a" && take rust_kdma "$alone" && bound kdma "$alone" &&
+		mapping=$(answer_of iova "$(ask rust_kdma "$alone" buffer)") &&
+		says ok rust_kdma "$alone" dma write "$mapping" &&
+		says "error EOPNOTSUPP" rust_udma "$a" map both
 }
 
 remove_ends_all_but_devres_first()
@@ -126,71 +92,71 @@ remove_ends_all_but_devres_first()
 
 claim_blocks_all_dma()
 {
-	says done udma "$a" claim 1 && new_page "$a" && write_fails "$a"
+	says done rust_udma "$a" claim 1 && new_page "$a" && write_fails "$a"
 }
 
 second_claim_is_refused()
 {
-	says "error EALREADY" udma "$a" claim 1 && says "error EALREADY" udma "$a" claim 2
+	says "error EALREADY" rust_udma "$a" claim 1 && says "error EALREADY" rust_udma "$a" claim 2
 }
 
 # The message names the group, and the device and driver that are in the way.
 other_key_is_refused_and_told_why()
 {
-	take udma "$b" && mark_log && says "error EPERM" udma "$b" claim 2 &&
+	take rust_udma "$b" && mark_log && says "error EPERM" rust_udma "$b" claim 2 &&
 		expect message 1 "$(log_since_mark | grep -c \
 			"$b: cannot own DMA of group $(group_of "$b"): claimed for $a (rust_udma)\$")"
 }
 
 shared_key_is_one_owner()
 {
-	says done udma "$b" claim 1 && says done udma "$a" release &&
-		says "error EPERM" udma "$a" claim 2 && says done udma "$a" claim 1 &&
+	says done rust_udma "$b" claim 1 && says done rust_udma "$a" release &&
+		says "error EPERM" rust_udma "$a" claim 2 && says done rust_udma "$a" claim 1 &&
 		in_report "group $(group_of "$b"): claimed through 2 of 4 devices" &&
 		in_report "  $b driver rust_udma, manages DMA itself, has claimed, domain blocked" &&
-		says done udma "$a" release && says done udma "$b" release &&
+		says done rust_udma "$a" release && says done rust_udma "$b" release &&
 		expect releases "$(counter udma.claims)" "$(counter udma.releases)"
 }
 
 attached_for_the_whole_group()
 {
-	own_page "$a" 1 && write_reaches "$a" && says done udma "$b" claim 1 &&
+	own_page "$a" 1 && write_reaches "$a" && says done rust_udma "$b" claim 1 &&
 		write_reaches "$b" "$a"
 }
 
 domain_to_domain_is_refused()
 {
-	second=$(answer_of domain "$(run udma "$a" domain-new)") &&
-		says "error EBUSY" udma "$a" attach "$second" &&
-		theirs=$(answer_of domain "$(run udma "$b" domain-new)") &&
-		says "error EBUSY" udma "$b" attach "$theirs" && write_reaches "$a" &&
-		says done udma "$a" detach && write_fails "$a" &&
-		says done udma "$a" attach "$second" && write_fails "$a" &&
-		says done udma "$a" detach && says done udma "$a" attach "$domain" &&
+	second=$(answer_of domain "$(ask rust_udma "$a" domain-new)") &&
+		says "error EBUSY" rust_udma "$a" attach "$second" &&
+		theirs=$(answer_of domain "$(ask rust_udma "$b" domain-new)") &&
+		says "error EBUSY" rust_udma "$b" attach "$theirs" && write_reaches "$a" &&
+		says done rust_udma "$a" detach && write_fails "$a" &&
+		says done rust_udma "$a" attach "$second" && write_fails "$a" &&
+		says done rust_udma "$a" detach && says done rust_udma "$a" attach "$domain" &&
 		write_reaches "$a"
 }
 
 only_what_is_mapped_is_reached()
 {
-	says tx_fail udma "$a" dma write 0x40001000 4 &&
-		says tx_fail udma "$a" dma write 0x3ffff000 4 &&
-		says "error EEXIST" udma "$a" domain-map "$domain" $IOVA "$page" rw &&
-		says done udma "$a" domain-unmap "$domain" $IOVA && write_fails "$a" &&
-		says done udma "$a" domain-map "$domain" $IOVA "$page" r && write_fails "$a" &&
-		says done udma "$a" domain-unmap "$domain" $IOVA &&
-		says done udma "$a" domain-map "$domain" $IOVA "$page" rw && write_reaches "$a"
+	says tx_fail rust_udma "$a" dma write 0x40001000 4 &&
+		says tx_fail rust_udma "$a" dma write 0x3ffff000 4 &&
+		says "error EEXIST" rust_udma "$a" domain-map "$domain" $IOVA "$page" rw &&
+		says done rust_udma "$a" domain-unmap "$domain" $IOVA && write_fails "$a" &&
+		says done rust_udma "$a" domain-map "$domain" $IOVA "$page" r && write_fails "$a" &&
+		says done rust_udma "$a" domain-unmap "$domain" $IOVA &&
+		says done rust_udma "$a" domain-map "$domain" $IOVA "$page" rw && write_reaches "$a"
 }
 
 # A domain that is freed while it is attached stays until it is detached.
 attached_domain_outlives_its_name()
 {
-	says done udma "$a" domain-free "$domain" && write_reaches "$a"
+	says done rust_udma "$a" domain-free "$domain" && write_reaches "$a"
 }
 
 probe_on_claimed_group_is_refused()
 {
 	probes=$(counter kdma.probes)
-	take kdma "$edu" | grep -q 'Device or resource busy' &&
+	take rust_kdma "$edu" | grep -q 'Device or resource busy' &&
 		expect "driver of $edu" "" "$(readlink "/sys/bus/pci/devices/$edu/driver")" &&
 		expect probes "$probes" "$(counter kdma.probes)" && write_reaches "$a" &&
 		write_reaches "$b" "$a"
@@ -199,23 +165,23 @@ probe_on_claimed_group_is_refused()
 # Only the group's last token gives the group back.
 release_of_one_keeps_the_other()
 {
-	says done udma "$b" release && write_reaches "$a" &&
-		take kdma "$edu" | grep -q 'Device or resource busy'
+	says done rust_udma "$b" release && write_reaches "$a" &&
+		take rust_kdma "$edu" | grep -q 'Device or resource busy'
 }
 
 # The domain goes with the token that it was attached through: what is left blocks.
 release_takes_its_domain_along()
 {
-	says done udma "$b" claim 1 && write_reaches "$b" "$a" && says done udma "$a" release &&
-		write_fails "$a" && says done udma "$b" attach "$theirs" &&
-		says done udma "$b" release
+	says done rust_udma "$b" claim 1 && write_reaches "$b" "$a" && says done rust_udma "$a" release &&
+		write_fails "$a" && says done rust_udma "$b" attach "$theirs" &&
+		says done rust_udma "$b" release
 }
 
 nothing_is_reached_after_release()
 {
 	for _ in 1 2 3 4 5 6 7 8; do
-		own_page "$a" 0 && write_reaches "$a" && says done udma "$a" release &&
-			write_fails "$a" && says tx_fail udma "$b" dma write $IOVA || return 1
+		own_page "$a" 0 && write_reaches "$a" && says done rust_udma "$a" release &&
+			write_fails "$a" && says tx_fail rust_udma "$b" dma write $IOVA || return 1
 	done
 }
 
@@ -224,14 +190,14 @@ unbind_releases()
 {
 	own_page "$a" 3 && write_reaches "$a" && leave "$a" &&
 		expect releases "$(counter udma.claims)" "$(counter udma.releases)" &&
-		says tx_fail udma "$b" dma write $IOVA
+		says tx_fail rust_udma "$b" dma write $IOVA
 }
 
 kernel_driver_binds_after_release()
 {
-	take kdma "$edu" && bound kdma "$edu" && take kdma "$a" && bound kdma "$a" &&
-		iova=$(answer_of iova "$(run kdma "$a" buffer)") &&
-		says ok kdma "$a" dma write "$iova"
+	take rust_kdma "$edu" && bound kdma "$edu" && take rust_kdma "$a" && bound kdma "$a" &&
+		iova=$(answer_of iova "$(ask rust_kdma "$a" buffer)") &&
+		says ok rust_kdma "$a" dma write "$iova"
 }
 
 # told_why DEVICE NAME...: the last refusal named these, where our driver knows them.
@@ -254,13 +220,13 @@ in_report()
 kernel_driver_refuses_claims()
 {
 	mark_log
-	says "error EPERM" udma "$b" claim 1 &&
+	says "error EPERM" rust_udma "$b" claim 1 &&
 		told_why "$b" "$a (rust_kdma), $edu (rust_kdma)" &&
 		in_report "group $(group_of "$b"): held for the DMA API by 2 of 4 devices" &&
 		in_report "  $a driver rust_kdma, uses the DMA API, domain default" &&
-		says ok kdma "$a" dma write "$iova" && leave "$a" && mark_log &&
-		says "error EPERM" udma "$b" claim 1 && told_why "$b" "$edu (rust_kdma)" && leave "$edu" &&
-		says done udma "$b" claim 1 && says done udma "$b" release
+		says ok rust_kdma "$a" dma write "$iova" && leave "$a" && mark_log &&
+		says "error EPERM" rust_udma "$b" claim 1 && told_why "$b" "$edu (rust_kdma)" && leave "$edu" &&
+		says done rust_udma "$b" claim 1 && says done rust_udma "$b" release
 }
 
 # set_type DEVICE TYPE: prints the reason where it fails.
@@ -276,24 +242,24 @@ refused()
 
 type_is_fixed_while_owned()
 {
-	leave "$a" "$edu" && says done udma "$b" claim 1 && before=$(type_of "$b") &&
+	leave "$a" "$edu" && says done rust_udma "$b" claim 1 && before=$(type_of "$b") &&
 		refused "$b" identity && refused "$b" auto &&
-		expect type "$before" "$(type_of "$b")" && says done udma "$b" release &&
-		take kdma "$edu" && refused "$b" identity && refused "$b" auto &&
-		says tx_fail udma "$b" dma write $IOVA && leave "$edu"
+		expect type "$before" "$(type_of "$b")" && says done rust_udma "$b" release &&
+		take rust_kdma "$edu" && refused "$b" identity && refused "$b" auto &&
+		says tx_fail rust_udma "$b" dma write $IOVA && leave "$edu"
 }
 
 # The default domain of a group without owner: identity lets everything through.
 type_changes_while_unowned()
 {
-	new_page "$b" && phys=$(answer_of phys "$(run udma "$b" page)") || return 1
+	new_page "$b" && phys=$(answer_of phys "$(ask rust_udma "$b" page)") || return 1
 	for _ in 1 2 3 4 5; do
 		set_type "$b" identity && expect type identity "$(type_of "$b")" &&
-			says ok udma "$b" dma write "$phys" &&
+			says ok rust_udma "$b" dma write "$phys" &&
 			set_type "$b" DMA && expect type DMA "$(type_of "$b")" &&
-			says tx_fail udma "$b" dma write "$phys" &&
+			says tx_fail rust_udma "$b" dma write "$phys" &&
 			set_type "$b" DMA-FQ && expect type DMA-FQ "$(type_of "$b")" &&
-			says tx_fail udma "$b" dma write "$phys" &&
+			says tx_fail rust_udma "$b" dma write "$phys" &&
 			set_type "$b" auto || return 1
 	done
 }
@@ -301,18 +267,18 @@ type_changes_while_unowned()
 # With a driver bound: from DMA to DMA-FQ only, live.
 type_goes_lazy_while_bound()
 {
-	set_type "$b" DMA && take kdma "$a" &&
-		iova=$(answer_of iova "$(run kdma "$a" map both)") && set_type "$b" DMA-FQ &&
-		expect type DMA-FQ "$(type_of "$b")" && says ok kdma "$a" dma write "$iova" &&
+	set_type "$b" DMA && take rust_kdma "$a" &&
+		iova=$(answer_of iova "$(ask rust_kdma "$a" map both)") && set_type "$b" DMA-FQ &&
+		expect type DMA-FQ "$(type_of "$b")" && says ok rust_kdma "$a" dma write "$iova" &&
 		refused "$b" DMA && leave "$a"
 }
 
 # A claim and its release bring back the default domain that there is then.
 default_domain_after_release()
 {
-	set_type "$b" identity && says done udma "$b" claim 2 &&
-		says tx_fail udma "$b" dma write "$phys" && says done udma "$b" release &&
-		says ok udma "$b" dma write "$phys" && set_type "$b" auto
+	set_type "$b" identity && says done rust_udma "$b" claim 2 &&
+		says tx_fail rust_udma "$b" dma write "$phys" && says done rust_udma "$b" release &&
+		says ok rust_udma "$b" dma write "$phys" && set_type "$b" auto
 }
 
 counts_agree_and_modules_unload()
@@ -328,9 +294,9 @@ counts_agree_and_modules_unload()
 leak_is_made_on_purpose()
 {
 	insmod /modules/rust_testowner.ko && wait_for 5 bound kdma "$alone" &&
-		answer=$(run kdma "$alone" leak both 2) &&
+		answer=$(ask rust_kdma "$alone" leak both 2) &&
 		expect size 0x2000 "$(answer_of size "$answer")" &&
-		says ok kdma "$alone" dma write "$(answer_of iova "$answer")" && leave "$alone"
+		says ok rust_kdma "$alone" dma write "$(answer_of iova "$answer")" && leave "$alone"
 }
 
 ktap_print_header
