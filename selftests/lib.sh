@@ -42,6 +42,17 @@ wait_for()
 	done
 }
 
+# deadline SECONDS, is_over: whether so many seconds have passed since the deadline was set.
+deadline()
+{
+	deadline=$(($(cut -d. -f1 /proc/uptime) + $1))
+}
+
+is_over()
+{
+	[ "$(cut -d. -f1 /proc/uptime)" -gt $deadline ]
+}
+
 # group_of PCI-ADDRESS, type_of PCI-ADDRESS: the IOMMU group and the type of its
 # default domain; nothing where the device has no group.
 group_of()

@@ -132,9 +132,13 @@ against_binding()
 		touch /tmp/go
 		binder &
 		binder=$!
+		deadline 30
 		until shut_down; do
 			refusals=$((refusals + 1))
-			[ $refusals -lt 1000 ] || return 1
+			if is_over; then
+				ktap_print_msg "in round $round: refused for 30 s: $reason"
+				return 1
+			fi
 		done
 		rmmod rust_vtd && rmmod rust_iommu || return 1
 		rm /tmp/go

@@ -96,9 +96,13 @@ reloads()
 	races storm busy /tmp/go "$alone" "$other" &
 	refusals=0
 	for round in $(seq "$CYCLES"); do
+		deadline 60
 		until echo 1 2>/dev/null >/sys/module/rust_vtd/parameters/shutdown; do
 			refusals=$((refusals + 1))
-			[ $refusals -lt 10000 ] || return 1
+			if is_over; then
+				ktap_print_msg "in round $round: refused for 60 s"
+				return 1
+			fi
 		done
 		rmmod rust_vtd && insmod /modules/rust_vtd.ko || return 1
 	done

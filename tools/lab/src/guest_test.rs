@@ -40,6 +40,9 @@ pub struct GuestRun {
     timeout: u64,
 }
 
+/// Seconds for a variant that only runs when it is asked for.
+const LONG_TIMEOUT: u64 = 7200;
+
 /// All runs of one script, for those of its kernels that are in `kernels`.
 fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Vec<GuestRun>> {
     let test = script.file_stem().unwrap_or_default().to_string_lossy();
@@ -100,7 +103,8 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
             if only.is_some_and(|only| only != *kernel) {
                 continue;
             }
-            if long_variants.contains(variant) && !long {
+            let is_long = long_variants.contains(variant);
+            if is_long && !long {
                 continue;
             }
             let control = options.iter().any(|o| o == "--in-tree");
@@ -113,10 +117,10 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
                 variant: variant.to_string(),
                 kernel: kernel.to_string(),
                 options: options.clone(),
-                timeout: if *kernel == "debug" {
-                    4 * timeout
-                } else {
-                    timeout
+                timeout: match kernel {
+                    _ if is_long => LONG_TIMEOUT,
+                    &"debug" => 4 * timeout,
+                    _ => timeout,
                 },
             });
         }
@@ -303,6 +307,7 @@ mod tests {
         let all = parse(Path::new("/x/y.sh"), text, &kernels(&["stock"]), true).unwrap();
         assert_eq!(all[1].name, "y/b/stock");
         assert_eq!(all[1].options, ["--inject"]);
+        assert_eq!((all[0].timeout, all[1].timeout), (120, LONG_TIMEOUT));
     }
 
     #[test]
