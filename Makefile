@@ -29,7 +29,7 @@ check:
 	@$(TOOLBOX) tools/build stock INJECT=1
 	@$(TOOLBOX) tools/build debug
 	@$(TOOLBOX) tools/build debug INJECT=1
-	@tools/check $(TEST)
+	@tools/check $(if $(LONG),--long) $(TEST)
 
 clippy:
 	@$(TOOLBOX) tools/lint clippy
@@ -47,6 +47,7 @@ help:
 	@echo 'make shell         the same guest with a shell on its console'
 	@echo 'make check         all tests, on the stock and on the debug kernel'
 	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
+	@echo 'make check LONG=1     also the variants that take many minutes'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'
 	@echo 'make clean         remove build/'

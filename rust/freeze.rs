@@ -6,18 +6,15 @@
 //! unregister has to make sure that nobody does, and that nobody starts to meanwhile.
 
 use crate::{
-    bindings,
     driver::Driver,
     endpoint::State,
     group_ref::GroupRef,
     pci::{
         self,
+        hold::Held,
         ports,
-        rescan::RescanLock,
-        Function,
-        OwnedFunction, //
+        Function, //
     },
-    raw,
     registration::Registration,
     unit::UnitRef, //
 };
@@ -26,43 +23,14 @@ use kernel::{
     sync::{
         atomic::Relaxed,
         Arc, //
-    },
-    types::NotThreadSafe, //
+    }, //
 };
 
 /// No endpoint has a driver, and none gets one while this lives; nor does any function come
 /// or go.
 ///
-/// It holds the device lock of every endpoint, which the driver core takes to bind. So
-/// nothing may be bound or unbound under it.
-///
-/// # Invariants
-///
-/// The lock of every device in `held` was taken by this thread.
-pub struct Frozen {
-    held: KVec<OwnedFunction>,
-    _all: AllLocks,
-    _functions: RescanLock,
-}
-
-/// The lock that says to lockdep that many device locks are held in no particular order:
-/// they are tried, never waited for.
-struct AllLocks(NotThreadSafe);
-
-impl AllLocks {
-    fn new() -> Self {
-        // SAFETY: No requirements but that the caller may sleep; unlocked by the drop.
-        unsafe { bindings::rust_iommu_device_locks_begin() };
-        Self(NotThreadSafe)
-    }
-}
-
-impl Drop for AllLocks {
-    fn drop(&mut self) {
-        // SAFETY: Taken by `new`, on this thread: the type is not `Send`.
-        unsafe { bindings::rust_iommu_device_locks_end() };
-    }
-}
+/// What may not be done under it is what may not be done under [`Held`].
+pub struct Frozen(Held);
 
 /// Whether an endpoint is in nobody's hands. Errors: `EBUSY`, with a message.
 fn check_idle(function: Function<'_>) -> Result {
@@ -154,38 +122,23 @@ impl Frozen {
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
     pub(crate) fn new<D: Driver>() -> Result<Self> {
-        let mut this = Self {
-            _functions: RescanLock::new(),
-            _all: AllLocks::new(),
-            held: KVec::new(),
-        };
-        // The rescan lock does not keep virtual functions from being added. On an error the
-        // units come back before that lock is given back.
+        let mut held = Held::none();
+        // That does not keep virtual functions from being added. On an error the units come
+        // back before the rescan lock is given back.
         let mut units = Hidden::<D>::new()?;
         for_each_endpoint::<D>(|function| {
-            this.held.reserve(1, GFP_KERNEL)?;
-            let dev = raw::as_raw(function.as_device());
-            // SAFETY: A registered device; `this` has the lock around all of them.
-            if !unsafe { bindings::rust_iommu_device_trylock(dev) } {
+            held.add(function).inspect_err(|_| {
                 pr_info!("{function}: in use by the driver core, try again\n");
-                return Err(EBUSY);
-            }
-            // INVARIANT: Locked above. There is room.
-            this.held.push(function.to_owned(), GFP_KERNEL)?;
+            })?;
             check_idle(function)
         })?;
         check_domains::<D>()?;
         // They stay hidden.
         drop(core::mem::take(&mut units.0));
-        Ok(this)
+        Ok(Self(held))
     }
-}
 
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        for function in &self.held {
-            // SAFETY: Locked by this thread, by the type invariant.
-            unsafe { bindings::rust_iommu_device_unlock(raw::as_raw(function.get().as_device())) };
-        }
+    pub(crate) fn held(&self) -> &Held {
+        &self.0
     }
 }

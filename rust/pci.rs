@@ -35,11 +35,12 @@ use kernel::{
 
 pub mod acs;
 mod alias;
+pub mod hold;
 pub mod managed;
 pub mod notifier;
 mod path;
 pub mod ports;
-pub mod rescan;
+mod rescan;
 
 pub use self::path::{
     PathToRoot,

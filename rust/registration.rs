@@ -11,6 +11,7 @@ use crate::{
     inject,
     ops,
     pci::{
+        hold::Held,
         notifier::PciNotifier,
         Function, //
     },
@@ -62,15 +63,19 @@ impl<D: Driver> Registration<D> {
     ///
     /// Translation may already be on. Endpoints are probed and attached before this
     /// returns, so whatever the driver's callbacks need must be there. Devices that
-    /// have a driver are declined, and named in one message.
-    ///
-    /// Drivers may bind to the endpoints of the first unit while the second one is
-    /// registered, so when that fails the first one stays: it is left out, with a message.
+    /// have a driver are declined, and named in one message. Who has one is settled: `held`
+    /// are [all](Held::all) functions that there are.
     ///
     /// Errors: `EBUSY`, `ENOMEM`, and what the core returns; everything is undone then.
     ///
-    /// Context: may sleep; no lock may be held that a callback takes.
-    pub fn new(prefix: &'static CStr, units: KVec<UnitRef<D>>, policy: Policy) -> Result<Self> {
+    /// Context: may sleep; no other lock may be held that a callback takes. The result must
+    /// not be dropped while `held` lives.
+    pub fn new(
+        held: &Held,
+        prefix: &'static CStr,
+        units: KVec<UnitRef<D>>,
+        policy: Policy,
+    ) -> Result<Self> {
         let registry = D::ops().registry()?;
         {
             let mut registry = registry.lock();
@@ -108,21 +113,10 @@ impl<D: Driver> Registration<D> {
             })?;
             this.named += 1;
         }
-        for unit in &this.units {
-            // Not found before it is registered: until then the core's part of it is not
-            // filled in, and registering another unit probes the devices of all.
-            registry.lock().units.push(unit.clone(), GFP_KERNEL)?;
-            // SAFETY: `this` keeps the unit until its drop, which unregisters it.
-            let done = unsafe { ops::register(unit) };
-            match done {
-                Ok(()) => this.registered += 1,
-                Err(e) if this.registered == 0 => return Err(e),
-                Err(e) => {
-                    pr_err!("a further unit is left out: error {}\n", e.to_errno());
-                    registry.lock().units.retain(|known| !known.same(unit));
-                    break;
-                }
-            }
+        if let Err(e) = this.register() {
+            // Nobody can have begun to use them.
+            this.unregister(held);
+            return Err(e);
         }
 
         let declined = registry.lock().declined.take();
@@ -136,6 +130,19 @@ impl<D: Driver> Registration<D> {
 }
 
 impl<D: Driver> Registration<D> {
+    fn register(&mut self) -> Result {
+        let registry = D::ops().registry()?;
+        for unit in &self.units {
+            // Not found before it is registered: until then the core's part of it is not
+            // filled in, and registering another unit probes the devices of all.
+            registry.lock().units.push(unit.clone(), GFP_KERNEL)?;
+            // SAFETY: `self` keeps the unit until its drop, which unregisters it.
+            unsafe { ops::register(unit) }?;
+            self.registered += 1;
+        }
+        Ok(())
+    }
+
     /// Releases every endpoint and unregisters the units. No driver can bind to what was an
     /// endpoint until the result is dropped: what its DMA depends on can be changed.
     ///
@@ -148,7 +155,7 @@ impl<D: Driver> Registration<D> {
         }
         match Frozen::new::<D>() {
             Ok(frozen) => {
-                self.unregister(&frozen);
+                self.unregister(frozen.held());
                 let _ = inject::reach("shutdown.locked", None);
                 Ok(frozen)
             }
@@ -156,8 +163,8 @@ impl<D: Driver> Registration<D> {
         }
     }
 
-    fn unregister(&mut self, _nobody_uses_them: &Frozen) {
-        // Nothing is found any more since the endpoints were frozen.
+    /// Nobody uses the endpoints, nor begins to: all are held and have no driver.
+    fn unregister(&mut self, _held: &Held) {
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };
@@ -170,7 +177,7 @@ impl<D: Driver> Drop for Registration<D> {
     fn drop(&mut self) {
         if self.registered > 0 {
             match Frozen::new::<D>() {
-                Ok(frozen) => self.unregister(&frozen),
+                Ok(frozen) => self.unregister(frozen.held()),
                 Err(_) => {
                     pr_err!("units are in use: they stay registered\n");
                     core::mem::forget(core::mem::take(&mut self.units));

@@ -9,9 +9,9 @@ use iommu::{
     freeze,
     pci::{
         acs,
+        hold::Held, //
         notifier::PciNotifier,
         ports::ReleasedPorts,
-        rescan::RescanLock, //
     },
     registration::{
         Policy,
@@ -198,8 +198,9 @@ impl Remapping {
         // their driver back when this is dropped, at the latest.
         let ports = ReleasedPorts::release(|_| true).inspect_err(failed("releasing the ports"))?;
 
-        // What is added while entries are made would have none.
-        let functions = RescanLock::new();
+        // What is added while entries are made would have none; and what gets a driver before
+        // it is attached would be declined, while those that share its ids are not.
+        let held = Held::all()?;
         let translation =
             Translation::start(&units).inspect_err(failed("keeping devices at work"))?;
         let notifier = PciNotifier::register(translation.boot.clone())
@@ -209,10 +210,10 @@ impl Remapping {
         let policy = Policy {
             park: options.park_unbound,
         };
-        let registration = Registration::new(c"vtd", units, policy)
+        let registration = Registration::new(&held, c"vtd", units, policy)
             .inspect_err(failed("registering with the IOMMU core"))?;
         translation.boot.settle();
-        drop(functions);
+        drop(held);
         drop(ports);
 
         Ok(Self {

@@ -9,15 +9,11 @@ use kernel::types::NotThreadSafe;
 ///
 /// Outside of every other lock, of the core's too. Ports must not be bound or unbound
 /// under it: their hotplug service waits for work that takes it. Context: may sleep.
-pub struct RescanLock(NotThreadSafe);
+pub(super) struct RescanLock(NotThreadSafe);
 
 impl RescanLock {
     /// Takes the lock. It is not recursive.
-    #[allow(
-        clippy::new_without_default,
-        reason = "taking a lock is no default value"
-    )]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // SAFETY: No requirements but the context; unlocked by the drop, by this thread,
         // as the type is not `Send`.
         unsafe { bindings::pci_lock_rescan_remove() };

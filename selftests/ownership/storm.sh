@@ -86,14 +86,20 @@ unloads()
 		races device "$a" unbind && races device "$a" override
 }
 
-# The shutdown is tried again until no driver is there at that moment.
+# The shutdown is tried again until no driver is there at that moment. Two devices share a
+# requester id: while one is in use the other must not be attached.
 reloads()
 {
 	for device in "$a" "$b" "$c"; do
 		races device "$device" override || return 1
 	done
 	insmod /modules/rust_testowner.ko && touch /tmp/go || return 1
-	races storm busy /tmp/go "$alone" "$other" &
+	busy=
+	for devices in "$alone $other" "$a" "$b"; do
+		# shellcheck disable=SC2086 # One word each.
+		races storm busy /tmp/go $devices &
+		busy="$busy $!"
+	done
 	refusals=0
 	for round in $(seq "$CYCLES"); do
 		deadline 60
@@ -108,7 +114,10 @@ reloads()
 	done
 	rm /tmp/go
 	ktap_print_msg "refused $refusals times, done $CYCLES times"
-	wait $! && [ $refusals -gt 0 ]
+	for one in $busy; do
+		wait "$one" || return 1
+	done
+	[ $refusals -gt 0 ]
 }
 
 # Who has claimed is refused DMA; the bridge asks for it.

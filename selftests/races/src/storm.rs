@@ -22,6 +22,7 @@ const UDMA: &str = "rust_udma";
 const EPERM: i32 = 1;
 const EBUSY: i32 = 16;
 const ENOMEM: i32 = 12;
+const ENODEV: i32 = 19;
 const EPROBE_DEFER: i32 = 517;
 /// What sysfs makes of EPROBE_DEFER.
 const EAGAIN: i32 = 11;
@@ -59,11 +60,11 @@ pub enum Options {
         owner: String,
         siblings: Vec<String>,
     },
-    /// B5: devices are bound and unbound until the file is gone
+    /// B5: a device, and one that is claimed, are bound and unbound until the file is gone
     Busy {
         file: PathBuf,
         kernel: String,
-        managed: String,
+        managed: Option<String>,
     },
 }
 
@@ -95,7 +96,11 @@ pub fn run(o: &Options) -> Result<()> {
             file,
             kernel,
             managed,
-        } => busy(file, &Device::new(kernel), &Device::new(managed)),
+        } => busy(
+            file,
+            &Device::new(kernel),
+            managed.as_deref().map(Device::new),
+        ),
     }?;
     println!("# {done}, {:.1} s", start.elapsed().as_secs_f32());
     Ok(())
@@ -363,25 +368,38 @@ fn bind_patiently(device: &Device, driver: &str) -> Result<()> {
     }
 }
 
-/// Each round a driver that uses the DMA API has to work, whether there is an IOMMU or not.
-/// The other one only comes and goes.
-fn busy(file: &Path, kernel: &Device, managed: &Device) -> Result<String> {
+/// Each round a driver that uses the DMA API has to work, whether there is an IOMMU or not;
+/// and one that claims its device can, as often as there is one.
+fn busy(file: &Path, kernel: &Device, managed: Option<Device>) -> Result<String> {
     kernel.driver_override(Some(KDMA))?;
-    managed.driver_override(Some(UDMA))?;
     let dma_api = console(KDMA, kernel);
-    let mut counts = [0; 2];
+    if let Some(managed) = &managed {
+        managed.driver_override(Some(UDMA))?;
+    }
+    let (mut without, mut with, mut claims) = (0, 0, 0);
     while file.exists() {
         bind_patiently(kernel, KDMA)?;
         let iova = dma_api.number("buffer", "iova")?;
         let answer = dma_api.run(&format!("dma write {iova:#x} 4"))?;
         ensure!(answer == "ok", "DMA is '{answer}'");
-        counts[usize::from(kernel.group().is_ok())] += 1;
+        match kernel.group() {
+            Ok(_) => with += 1,
+            Err(_) => without += 1,
+        }
         kernel.unbind()?;
-        bind_patiently(managed, UDMA)?;
-        managed.unbind()?;
+        if let Some(managed) = &managed {
+            bind_patiently(managed, UDMA)?;
+            match console(UDMA, managed).run("claim 1") {
+                Ok(_) => claims += 1,
+                Err(e) if file::errno(&e) == Some(ENODEV) => {}
+                Err(e) => return Err(e),
+            }
+            managed.unbind()?;
+        }
         // Who shuts the IOMMU down needs a moment without drivers.
         thread::sleep(Duration::from_millis(20));
     }
-    let [without, with] = counts;
-    Ok(format!("{with} rounds with an IOMMU, {without} without"))
+    Ok(format!(
+        "{with} rounds with an IOMMU, {without} without, {claims} claims"
+    ))
 }
