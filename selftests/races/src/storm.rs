@@ -376,7 +376,7 @@ fn busy(file: &Path, kernel: &Device, managed: Option<Device>) -> Result<String>
     if let Some(managed) = &managed {
         managed.driver_override(Some(UDMA))?;
     }
-    let (mut without, mut with, mut claims) = (0, 0, 0);
+    let (mut without, mut with, mut claims) = (0_u32, 0_u32, 0_u32);
     while file.exists() {
         bind_patiently(kernel, KDMA)?;
         let iova = dma_api.number("buffer", "iova")?;
@@ -396,8 +396,9 @@ fn busy(file: &Path, kernel: &Device, managed: Option<Device>) -> Result<String>
             }
             managed.unbind()?;
         }
-        // Who shuts the IOMMU down needs a moment without drivers.
-        thread::sleep(Duration::from_millis(20));
+        // Who shuts the IOMMU down needs a moment without drivers; how long depends on the
+        // machine.
+        thread::sleep(Duration::from_millis(10 << ((with + without) % 7)));
     }
     Ok(format!(
         "{with} rounds with an IOMMU, {without} without, {claims} claims"
