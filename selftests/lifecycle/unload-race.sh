@@ -1,17 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Row B25: the module is shut down at the very moment at which a driver is bound, held
-# at each place where the two can meet.
+# Rows B25 and B5: the module is shut down, or loaded, at the very moment at which a driver
+# is bound, held at each place where the two can meet.
 #
 # variant strict: --policy strict --nvme 1 --device iommu-testdev
 # modules: inject
-# timeout: 60
+# timeout: 120
 
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 8
+ktap_set_plan 10
 
 shut_down()
 {
@@ -100,6 +100,32 @@ works_without()
 	wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m && expect group "" "$(group_of "$disk")"
 }
 
+# Whether a device has a driver is not settled before the driver core has let go of it.
+load_waits_for_a_probe()
+{
+	rmmod rust_vtd && races inject gate kdma.probe.1 && {
+		bind rust_kdma "$other" &
+	} && binding=$! && races inject wait kdma.probe.1 || return 1
+	background insmod /modules/rust_vtd.ko
+	sleep 2
+	running && races inject open kdma.probe.1 && wait $binding && finished &&
+		expect group "" "$(group_of "$other")" && unbind "$other" && shut_down && rmmod rust_vtd
+}
+
+# Not for ever: then nothing has changed. Ten seconds; busybox' insmod tries twice.
+load_gives_up()
+{
+	races inject gate kdma.probe.1 && {
+		bind rust_kdma "$other" &
+	} && binding=$! && races inject wait kdma.probe.1 || return 1
+	mark_log
+	! insmod /modules/rust_vtd.ko 2>/tmp/reason && expect reason 1 "$(grep -c busy /tmp/reason)" &&
+		log_since_mark | grep -q "$other: the driver core does not let go" &&
+		expect groups "" "$(ls /sys/kernel/iommu_groups)" || return 1
+	races inject open kdma.probe.1 && wait $binding && unbind "$other" && fio_verify nvme0n1 4m &&
+		insmod /modules/rust_vtd.ko && [ -n "$(group_of "$other")" ] && shut_down
+}
+
 unloaded()
 {
 	rmmod rust_testowner && rmmod rust_vtd && rmmod rust_iommu && fio_verify nvme0n1 4m
@@ -112,5 +138,7 @@ ktap_test_result "B25 refused for a disk that came after the look" disk_comes_be
 ktap_test_result "B25 the ports have their driver again" ports_are_back
 ktap_test_result "B25 a driver that comes after the locks waits" driver_comes_after_the_locks
 ktap_test_result "B25 it works without IOMMU" works_without
+ktap_test_result "B5 the module waits for a driver that is probing" load_waits_for_a_probe
+ktap_test_result "B5 it does not wait for ever, and nothing has changed" load_gives_up
 ktap_test_result "B25 unload" unloaded
 ktap_finished
