@@ -28,6 +28,7 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         Arc,
         Mutex, //
     },
@@ -70,66 +71,96 @@ impl Range {
 
 /// An empty or filled page table, allocated for a device's IOMMU.
 ///
+/// It needs no device to be bound: what the IOMMU's driver may touch of it stays as long.
+///
 /// # Invariants
 ///
-/// The pointer is that of a paging domain, which this object owns.
-struct Paging(NonNull<bindings::iommu_domain>);
+/// `domain` is a paging domain, which this object owns. `module` is that of the domain's
+/// operations; null if the driver is built in, else there is a reference to it.
+struct Paging {
+    domain: NonNull<bindings::iommu_domain>,
+    module: *mut bindings::module,
+    /// Drivers keep the pointer in the table, to maintain caches with.
+    _dev: ARef<Device>,
+}
 
-// SAFETY: Domains belong to no thread.
+// SAFETY: Domains belong to no thread, nor do modules.
 unsafe impl Send for Paging {}
 
 // SAFETY: As above; users keep apart what they do to the same addresses.
 unsafe impl Sync for Paging {}
 
+impl Paging {
+    fn new(dev: &Device<Bound>) -> Result<Self> {
+        // SAFETY: The device is bound, so that it is registered.
+        let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(as_raw(dev), 0) };
+        let domain = NonNull::new(from_err_ptr(domain)?).ok_or(ENODEV)?;
+        // SAFETY: Allocated just now; the core has set what it was made with.
+        let ops = unsafe { (*domain.as_ptr()).owner };
+        // SAFETY: These are the operations of the device's IOMMU. The core holds a reference
+        // to their module until it releases the device, which is not while it is bound.
+        let module = unsafe { (*ops).owner };
+        // SAFETY: Null, which is ignored, or a module with a reference, as above.
+        unsafe { bindings::__module_get(module) };
+        // INVARIANT: The domain was allocated for us, the reference taken just now.
+        Ok(Self {
+            domain,
+            module,
+            _dev: dev.into(),
+        })
+    }
+}
+
 impl Drop for Paging {
     fn drop(&mut self) {
         // SAFETY: The domain is ours. What attaches it to a device holds a reference to
         // the `UserDomain` that this is part of.
-        unsafe { bindings::iommu_domain_free(self.0.as_ptr()) };
+        unsafe { bindings::iommu_domain_free(self.domain.as_ptr()) };
+        // SAFETY: Null, which is ignored, or the reference is ours by the type invariant.
+        // Nothing is left that calls the driver.
+        unsafe { bindings::module_put(self.module) };
     }
 }
 
 /// A paging domain that its user fills, attached or not.
 ///
 /// It holds the memory that is mapped in it. Devices come to it through
-/// [`DmaOwner::attach`](crate::owner::DmaOwner::attach). All methods may sleep.
+/// [`DmaOwner::attach`](crate::owner::DmaOwner::attach): the one that it was made for, or
+/// others, or several at once, which then reach the same. All methods may sleep.
+///
+/// It may outlive the binding of every device. The IOMMU's driver can be neither shut down
+/// nor unloaded before it is dropped.
 ///
 /// # Invariants
 ///
 /// Every mapping in `paging` is in `ranges`.
 #[pin_data]
-pub struct UserDomain<'dev> {
+pub struct UserDomain {
     /// Freed before the memory in `ranges`.
     paging: Paging,
     #[pin]
     ranges: Mutex<KVec<Range>>,
-    /// The IOMMU's driver stays while the device is there.
-    _dev: PhantomData<&'dev Device<Bound>>,
 }
 
-impl<'dev> UserDomain<'dev> {
-    /// Allocates a domain that fits `dev`.
+impl UserDomain {
+    /// Allocates a domain that fits `dev`, and those devices that its IOMMU's driver says.
     ///
     /// Fails with `ENODEV` where no IOMMU translates for the device, with `ENOMEM`, and
     /// with what the IOMMU's driver says.
-    pub fn new(dev: &'dev Device<Bound>) -> Result<Arc<Self>> {
-        // SAFETY: The device is bound, so that it is registered.
-        let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(as_raw(dev), 0) };
-        // INVARIANT: Allocated for us just now.
-        let paging = Paging(NonNull::new(from_err_ptr(domain)?).ok_or(ENODEV)?);
+    pub fn new(dev: &Device<Bound>) -> Result<Arc<Self>> {
+        let paging = Paging::new(dev)?;
         // INVARIANT: Nothing is mapped yet.
         Arc::pin_init(
             pin_init!(Self {
                 paging,
                 ranges <- new_mutex!(KVec::new(), "iommu user domain"),
-                _dev: PhantomData,
             }),
             GFP_KERNEL,
         )
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::iommu_domain {
-        self.paging.0.as_ptr()
+        self.paging.domain.as_ptr()
     }
 
     /// Maps the whole of `buffer` at `iova`.
@@ -162,8 +193,8 @@ impl<'dev> UserDomain<'dev> {
 
     /// Removes the mapping that [`map`](Self::map) made at `iova`.
     ///
-    /// When this returns the device cannot reach the memory any more. Fails with
-    /// `ENOENT` where there is no such mapping.
+    /// When this returns no device can reach the memory any more. Fails with `ENOENT` where
+    /// there is no such mapping.
     pub fn unmap(&self, iova: DmaAddress) -> Result {
         let mut ranges = self.ranges.lock();
         let found = ranges.iter().position(|r| r.iova == iova);
@@ -202,7 +233,8 @@ impl<'dev> UserDomain<'dev> {
 pub struct OwnedDomain<'dev> {
     group: GroupRef,
     /// After the drop below nothing is attached, and this is the only reference.
-    domain: Arc<UserDomain<'dev>>,
+    domain: Arc<UserDomain>,
+    _dev: PhantomData<&'dev Device<Bound>>,
 }
 
 impl<'dev> OwnedDomain<'dev> {
@@ -220,12 +252,16 @@ impl<'dev> OwnedDomain<'dev> {
         // SAFETY: The domain was just allocated for this device, and is kept.
         to_result(unsafe { bindings::iommu_attach_device(domain.as_raw(), as_raw(dev)) })?;
         // INVARIANT: Attached above.
-        Ok(Self { group, domain })
+        Ok(Self {
+            group,
+            domain,
+            _dev: PhantomData,
+        })
     }
 }
 
-impl<'dev> Deref for OwnedDomain<'dev> {
-    type Target = UserDomain<'dev>;
+impl Deref for OwnedDomain<'_> {
+    type Target = UserDomain;
 
     fn deref(&self) -> &Self::Target {
         &self.domain

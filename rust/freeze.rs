@@ -74,7 +74,7 @@ pub fn look<D: Driver>(_registration: &Registration<D>) -> Result {
 }
 
 /// Whether somebody holds a domain that no group has for its default one: user space can,
-/// without a device. Errors: `EBUSY`, with a message; `ENOMEM`.
+/// without a device, and so can who has a [`UserDomain`](crate::consumer::UserDomain). Errors: `EBUSY`, with a message; `ENOMEM`.
 fn check_domains<D: Driver>() -> Result {
     let mut attached = KVec::new();
     for group in D::ops().registry()?.lock().groups.iter() {
@@ -88,7 +88,7 @@ fn check_domains<D: Driver>() -> Result {
         }
     }
     if D::ops().domains().load(Relaxed) > attached.len() {
-        pr_info!("a domain is still held by user space, or was leaked\n");
+        pr_info!("a domain is still held by user space or a driver, or was leaked\n");
         return Err(EBUSY);
     }
     Ok(())

@@ -72,7 +72,7 @@ impl OwnerKey {
 /// some, that domain was attached to `group` through this token.
 pub struct DmaOwner<'dev> {
     dev: &'dev Device<Bound>,
-    attached: Option<Arc<UserDomain<'dev>>>,
+    attached: Option<Arc<UserDomain>>,
     // These are dropped after the claim has ended, in this order.
     _listed: Listed,
     group: GroupRef,
@@ -117,13 +117,15 @@ impl<'dev> DmaOwner<'dev> {
         })
     }
 
-    /// Has the DMA of the device, and of *all* others of its group, go through `domain`.
+    /// Has the DMA of the device, and of *all* others of its group, go through `domain`,
+    /// which may be attached to other groups too.
     ///
     /// Errors: `EBUSY` where a domain is attached already, through this token or that of
     /// another device of the group (which must be of the same key): mainline goes from
     /// blocked to a domain and back, never from domain to domain. `EINVAL` where the
-    /// domain does not fit. The device is where it was then.
-    pub fn attach(&mut self, domain: Arc<UserDomain<'dev>>) -> Result {
+    /// domain does not fit: made for a device of another IOMMU driver, or for a unit that
+    /// walks other tables. The device is where it was then.
+    pub fn attach(&mut self, domain: Arc<UserDomain>) -> Result {
         if self.attached.is_some() {
             return Err(EBUSY);
         }
@@ -137,7 +139,7 @@ impl<'dev> DmaOwner<'dev> {
 
     /// Has all DMA of the group refused again, and returns the domain that was attached
     /// through this token. Without one nothing happens. Cannot fail.
-    pub fn detach(&mut self) -> Option<Arc<UserDomain<'dev>>> {
+    pub fn detach(&mut self) -> Option<Arc<UserDomain>> {
         let domain = self.attached.take()?;
         // SAFETY: Both are valid, and by the type invariant it is this domain that is
         // attached: the core lets no other in its place.

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //
-// A token ends with the binding of the device that it is for, and so does a domain.
+// A token ends with the binding of the device that it is for, and so does a domain that is
+// attached without one.
 
 include!("common/owner.rs");
 
-use iommu::lease::Lease;
+use iommu::{
+    consumer::OwnedDomain,
+    lease::Lease, //
+};
 use kernel::{
     pci,
     types::ForLt, //
@@ -34,11 +38,6 @@ fn take(lease: &Lease<ForLt!(Bench<'_>)>) {
 }
 
 #[cfg(wrong)]
-fn domain_for_ever(dev: &Device<Bound>) -> Result<Arc<UserDomain<'static>>> {
-    UserDomain::new(dev) //~ error lifetime may not live long enough
-}
-
-#[cfg(wrong)]
-fn attach_another<'a>(owner: &mut DmaOwner<'a>, other: &pci::Device<Bound>) -> Result {
-    owner.attach(UserDomain::new(other.as_ref())?) //~ E0621 explicit lifetime required in the type of `other`
+fn owned_for_ever(dev: &Device<Bound>) -> Result<OwnedDomain<'static>> {
+    OwnedDomain::new(dev) //~ error lifetime may not live long enough
 }

@@ -9,7 +9,7 @@ fn right(dev: &Device<Bound>, key: &OwnerKey) -> Result {
 }
 
 #[cfg(wrong)]
-fn wrong(dev: &Device, bound: &Device<Bound>, key: &OwnerKey, domain: Arc<UserDomain<'_>>) {
+fn wrong(dev: &Device, bound: &Device<Bound>, key: &OwnerKey, domain: Arc<UserDomain>) {
     let _ = DmaOwner::claim(dev, key); //~ E0308 mismatched types
     let _ = DmaOwner::claim(bound, 1 as *const _); //~ E0308 mismatched types
     let _ = domain.as_raw(); //~ E0624 method `as_raw` is private

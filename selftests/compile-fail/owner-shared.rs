@@ -4,11 +4,11 @@
 
 include!("common/owner.rs");
 
-fn right<'dev>(owner: &mut DmaOwner<'dev>, domain: Arc<UserDomain<'dev>>) -> Result {
+fn right<'dev>(owner: &mut DmaOwner<'dev>, domain: Arc<UserDomain>) -> Result {
     owner.attach(domain)
 }
 
 #[cfg(wrong)]
-fn attach<'dev>(owner: &DmaOwner<'dev>, domain: Arc<UserDomain<'dev>>) -> Result {
+fn attach<'dev>(owner: &DmaOwner<'dev>, domain: Arc<UserDomain>) -> Result {
     owner.attach(domain) //~ E0596 cannot borrow `*owner` as mutable
 }

@@ -193,6 +193,22 @@ unbind_releases()
 		says tx_fail rust_udma "$b" dma write $IOVA
 }
 
+# Made for a device, used by one of another group too, and kept by that one when the first has
+# lost its driver and with it the domain's number.
+domain_is_shared_and_outlives_its_maker()
+{
+	take rust_udma "$alone" && own_page "$alone" 1 && write_reaches "$alone" &&
+		says done rust_udma "$b" claim 2 && says done rust_udma "$b" attach "$domain" &&
+		write_reaches "$b" "$alone" && write_reaches "$alone" &&
+		says done rust_udma "$b" domain-unmap "$domain" $IOVA && write_fails "$alone" &&
+		says tx_fail rust_udma "$b" dma write $IOVA &&
+		says done rust_udma "$alone" domain-map "$domain" $IOVA "$page" rw &&
+		write_reaches "$b" "$alone" && leave "$alone" && says ok rust_udma "$b" dma write $IOVA &&
+		says "error ENOENT" rust_udma "$b" domain-unmap "$domain" $IOVA &&
+		says done rust_udma "$b" release && says tx_fail rust_udma "$b" dma write $IOVA &&
+		races device "$alone" override rust_kdma
+}
+
 kernel_driver_binds_after_release()
 {
 	take rust_kdma "$edu" && bound kdma "$edu" && take rust_kdma "$a" && bound kdma "$a" &&
@@ -300,7 +316,7 @@ leak_is_made_on_purpose()
 }
 
 ktap_print_header
-ktap_set_plan 24
+ktap_set_plan 25
 ktap_test_result "H3 load" load
 ktap_print_msg "group: $a $b $edu, alone: $alone"
 ktap_test_result "H3 both drivers bind by override and do what is theirs" both_drivers_bind_by_override
@@ -318,6 +334,8 @@ ktap_test_result "B19 a release is that of one device" release_of_one_keeps_the_
 ktap_test_result "B27 a release takes its domain along" release_takes_its_domain_along
 ktap_test_result "B27 nothing of the owner's is reached after release" nothing_is_reached_after_release
 ktap_test_result "B12 unbind releases the driver's claim" unbind_releases
+ktap_test_result "B21 a domain is shared, and outlives its maker's binding" \
+	domain_is_shared_and_outlives_its_maker
 ktap_test_result "B7 after release a driver binds" kernel_driver_binds_after_release
 ktap_test_result "B10 no claim while a driver is bound, and none left by the refusal" kernel_driver_refuses_claims
 ktap_test_result "B22 type is fixed while claimed or bound: EPERM" type_is_fixed_while_owned

@@ -50,6 +50,7 @@ mod command;
 #[path = "../common/console.rs"]
 mod console;
 mod counters;
+mod domains;
 #[path = "../common/engine.rs"]
 mod engine;
 mod kdma;
@@ -62,6 +63,8 @@ mod words;
 struct State {
     /// The keys that devices can be claimed with, by number.
     keys: [OwnerKey; 4],
+    #[pin]
+    domains: Mutex<domains::Domains>,
     /// Keeps leaked mappings' memory known, so that kmemleak does not report it yet.
     #[pin]
     leaked: Mutex<KVec<Arc<iommu::dma::Buffer>>>,
@@ -80,6 +83,7 @@ impl State {
         Arc::pin_init(
             pin_init!(Self {
                 keys,
+                domains <- new_mutex!(domains::Domains::new()),
                 leaked <- new_mutex!(KVec::new()),
             }),
             GFP_KERNEL,

@@ -16,13 +16,15 @@
 //! ```text
 //! claim KEY                  number of one of the module's keys, 0..4   "done"
 //! release                    of the token, detached before it           "done"
-//! domain-new                                                            "domain D"
+//! domain-new                 D differs from those of all other devices  "domain D"
 //! domain-free D              it stays while it is attached              "done"
 //! domain-map D IOVA H r|w|rw                                            "done"
 //! domain-unmap D IOVA                                                   "done"
 //! attach D                   with the token, the whole group            "done"
 //! detach                     all DMA is refused again                   "done"
 //! ```
+//!
+//! Where it says D it may be another device's, but for "domain-free"; see [`domains`].
 
 use crate::{
     bench::Bench,
@@ -37,6 +39,10 @@ use crate::{
         RELEASES,
         UDMA, //
     },
+    domains::{
+        self,
+        Made, //
+    },
     engine::{
         Engine,
         Model, //
@@ -49,7 +55,6 @@ use crate::{
     PCI_TABLE, STATE,
 };
 use iommu::{
-    consumer::UserDomain,
     inject::reach,
     lease::Lease,
     owner::DmaOwner, //
@@ -63,7 +68,6 @@ use kernel::{
     pci,
     prelude::*,
     str::CString,
-    sync::Arc,
     types::ForLt, //
 };
 
@@ -97,16 +101,10 @@ impl Drop for CountRelease {
 struct Udma<'dev> {
     bench: Bench<'dev>,
     token: Option<Token<'dev>>,
-    domains: KVec<(u64, Arc<UserDomain<'dev>>)>,
-    next: u64,
+    domains: Made,
 }
 
-impl<'dev> Udma<'dev> {
-    fn domain(&self, number: u64) -> Result<&Arc<UserDomain<'dev>>> {
-        let found = self.domains.iter().find(|(n, _)| *n == number);
-        found.map(|(_, domain)| domain).ok_or(ENOENT)
-    }
-
+impl Udma<'_> {
     fn claim(&mut self, mut words: Words<'_>) -> Result<CString> {
         let key = words.number()?;
         words.end()?;
@@ -117,10 +115,7 @@ impl<'dev> Udma<'dev> {
     }
 
     fn new_domain(&mut self) -> Result<CString> {
-        let number = self.next;
-        let domain = UserDomain::new(self.bench.dev)?;
-        self.domains.push((number, domain), GFP_KERNEL)?;
-        self.next += 1;
+        let number = self.domains.add(self.bench.dev)?;
         answer(fmt!("domain {number}"))
     }
 
@@ -130,7 +125,7 @@ impl<'dev> Udma<'dev> {
         let buffer = self.bench.item(words.number()?)?.buffer.clone();
         let access = words.access()?;
         words.end()?;
-        self.domain(number)?.map(iova, buffer, access)?;
+        domains::get(number)?.map(iova, buffer, access)?;
         done()
     }
 }
@@ -151,17 +146,16 @@ impl Commands for Udma<'_> {
             "domain-free" => {
                 let number = words.number()?;
                 words.end()?;
-                self.domain(number)?;
-                self.domains.retain(|(n, _)| *n != number);
+                self.domains.free(number)?;
             }
             "domain-unmap" => {
                 let number = words.number()?;
                 let iova = words.number()?;
                 words.end()?;
-                self.domain(number)?.unmap(iova)?;
+                domains::get(number)?.unmap(iova)?;
             }
             "attach" => {
-                let domain = self.domain(words.number()?)?.clone();
+                let domain = domains::get(words.number()?)?;
                 words.end()?;
                 let token = self.token.as_mut().ok_or(EPERM)?;
                 token.owner.attach(domain)?;
@@ -204,8 +198,7 @@ impl pci::Driver for Driver {
                 Ok(Udma {
                     bench: Bench::new(dev.as_ref(), Engine::new(dev, model)?),
                     token: None,
-                    domains: KVec::new(),
-                    next: 1,
+                    domains: Made::new(),
                 })
             })?;
             reach("udma.probe.1", Some(dev.as_ref()))?;

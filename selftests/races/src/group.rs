@@ -89,6 +89,8 @@ pub struct Member {
     thread: Option<Thread>,
     /// Where the device finds its page: by physical address, or as the DMA API has mapped it.
     page: u64,
+    /// A driver that manages DMA has one, which maps the page.
+    domain: u64,
 }
 
 impl Member {
@@ -98,6 +100,7 @@ impl Member {
             kind: Kind::Kernel,
             thread: None,
             page: 0,
+            domain: 0,
         }
     }
 
@@ -186,8 +189,8 @@ impl Member {
             Kind::Kernel => self.oracle().number("buffer", "iova")?,
             Kind::Managed => {
                 let page = self.oracle().number("page", "phys")?;
-                self.run("domain-new")?;
-                self.run(&format!("domain-map 1 {page:#x} 1 rw"))?;
+                self.domain = self.oracle().number("domain-new", "domain")?;
+                self.run(&format!("domain-map {} {page:#x} 1 rw", self.domain))?;
                 page
             }
         };
@@ -314,7 +317,7 @@ impl Group {
             Step::Finish => member.finish(self.failed[at])?,
             Step::Claim(key) => return member.claim(key),
             Step::Release => return member.command("release"),
-            Step::Attach => return member.command("attach 1"),
+            Step::Attach => return member.command(&format!("attach {}", member.domain)),
             Step::Detach => return member.command("detach"),
             Step::SetType(to) => return self.set_type(to),
         }
