@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Row A3: two devices are moved at random between three domains, blocked, identity and
-# the default domain. After every step they reach what a model says, and nothing else.
+# Row A3: two devices are moved at random between three domains that they share, blocked,
+# identity and the default domain, and the domains are changed under them. After every step
+# they reach what a model says, and nothing else.
 #
 # variant lazy: --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device iommu-testdev --device iommu-testdev

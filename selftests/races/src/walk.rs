@@ -3,9 +3,10 @@
 //! Row A3: devices are moved between domains at random, and what they reach is asked
 //! after every step.
 //!
-//! Each device is an iommu-testdev with rust_udma, alone in its group. Each has domains
-//! of its own with a page each, at an address that the other domains do not map and at
-//! which there is no memory either.
+//! Each device is an iommu-testdev with rust_udma, alone in its group. The domains are all
+//! devices': each device has made some, and is attached to any. A domain has a page of its own,
+//! which it maps or not, at an address that the other domains do not map and at which there is
+//! no memory either.
 
 pub mod model;
 
@@ -13,7 +14,7 @@ use crate::file;
 use crate::oracle::Session;
 use crate::sysfs::Device;
 use anyhow::{ensure, Context, Result};
-use model::{Command, Random, State, Target, Type, COMMANDS, DOMAINS, TARGETS};
+use model::{Command, Random, Step, Target, Type, World, DOMAINS, TARGETS};
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,25 +46,18 @@ pub fn run(o: &Options) -> Result<()> {
     };
     println!("# seed {seed}");
     let start = Instant::now();
-    let walkers: Result<Vec<Walker>> = o.addresses.iter().map(|a| Walker::new(a)).collect();
-    let mut walk = Walk {
-        walkers: walkers?,
-        random: Random::new(seed),
-        trail: VecDeque::new(),
-        attaches: 0,
-        refused: 0,
-        probes: 0,
-    };
+    let mut walk = Walk::new(&o.addresses, seed)?;
     while walk.attaches < o.count {
         let step = walk.step();
         step.with_context(|| format!("attach {} after {:?}", walk.attaches, walk.trail))?;
     }
-    for walker in &mut walk.walkers {
-        walker.end()?;
-    }
+    walk.end()?;
     println!(
-        "# {} attaches, {} commands refused, {} probes, {:.1} s",
+        "# {} attaches, {} maps and unmaps, {} of a domain of several, {} commands refused, \
+         {} probes, {:.1} s",
         walk.attaches,
+        walk.changes,
+        walk.shared,
         walk.refused,
         walk.probes,
         start.elapsed().as_secs_f32()
@@ -71,135 +65,179 @@ pub fn run(o: &Options) -> Result<()> {
     Ok(())
 }
 
+struct Walker {
+    device: Device,
+    session: Session,
+}
+
+struct Page {
+    /// The device whose file knows it
+    keeper: usize,
+    handle: u64,
+    address: u64,
+}
+
 struct Walk {
     walkers: Vec<Walker>,
+    /// Numbers of the domains; each was made by the keeper of its page.
+    domains: Vec<u64>,
+    /// In the order of [`TARGETS`].
+    pages: Vec<Page>,
+    world: World,
     random: Random,
-    trail: VecDeque<(usize, Command)>,
+    trail: VecDeque<Step>,
     attaches: u32,
+    changes: u32,
+    shared: u32,
     refused: u32,
     probes: u32,
 }
 
 impl Walk {
-    /// One command for one device. Then the device is asked for everything, and the others
-    /// for what they do reach and for one thing that they do not.
+    fn new(addresses: &[String], seed: u64) -> Result<Walk> {
+        let mut walkers = Vec::new();
+        for address in addresses {
+            let device = Device::new(address);
+            device.set_group_type(Type::Strict.name())?;
+            let session = Session::open(&format!("rust_udma-{address}"))?;
+            walkers.push(Walker { device, session });
+        }
+        let mut domains = Vec::new();
+        let mut pages = Vec::new();
+        for (at, target) in TARGETS.into_iter().enumerate() {
+            let keeper = at % walkers.len();
+            let session = &walkers[keeper].session;
+            let page = session.run("page")?;
+            let handle = session.number(&page, "handle")?;
+            session.run(&format!("fill {handle} {BEFORE}"))?;
+            let address = match target {
+                Target::Physical => session.number(&page, "phys")?,
+                Target::Mapped(number) => {
+                    domains.push(session.number(&session.run("domain-new")?, "domain")?);
+                    IOVA + number as u64 * STEP
+                }
+            };
+            pages.push(Page {
+                keeper,
+                handle,
+                address,
+            });
+        }
+        Ok(Walk {
+            world: World::new(walkers.len(), Type::Strict),
+            walkers,
+            domains,
+            pages,
+            random: Random::new(seed),
+            trail: VecDeque::new(),
+            attaches: 0,
+            changes: 0,
+            shared: 0,
+            refused: 0,
+            probes: 0,
+        })
+    }
+
+    /// One command. Then the device that it was for is asked for everything, and the others
+    /// for what they do reach, for what has changed and for one thing that they do not reach.
     fn step(&mut self) -> Result<()> {
-        let number = self.random.below(self.walkers.len());
-        let state = self.walkers[number].state;
-        let possible = COMMANDS.into_iter().filter(|c| state.after(*c).is_ok());
-        let command = match self.random.below(4) {
-            0 => self.random.choose(&COMMANDS),
-            _ => self.random.choose(&possible.collect::<Vec<_>>()),
-        };
-        self.trail.push_back((number, command));
+        let step = self.world.choose(&mut self.random);
+        self.trail.push_back(step);
         if self.trail.len() > TRAIL {
             self.trail.pop_front();
         }
-        match self.walkers[number].command(command)? {
-            true => self.attaches += 1,
-            false => self.refused += 1,
+        let done = self.run(step)?;
+        let changed = match step {
+            _ if !done => None,
+            Step::Device(..) => None,
+            Step::Map(domain) | Step::Unmap(domain) => Some(domain),
+        };
+        match changed {
+            _ if !done => self.refused += 1,
+            None => self.attaches += 1,
+            Some(domain) => {
+                self.changes += 1;
+                self.shared += u32::from(self.world.attached(domain) > 1);
+            }
         }
-        for (at, walker) in self.walkers.iter().enumerate() {
-            let reached = walker.state.place().target();
-            let unreached = TARGETS.into_iter().filter(|t| Some(*t) != reached);
-            let unreached: Vec<Target> = unreached.collect();
-            let one = [self.random.choose(&unreached)];
-            let unreached = if at == number {
-                &unreached[..]
-            } else {
-                &one[..]
+        for device in 0..self.walkers.len() {
+            let reached = self.world.reached(device);
+            let one = loop {
+                let target = self.random.choose(&TARGETS);
+                if Some(target) != reached {
+                    break target;
+                }
             };
-            for target in reached.iter().chain(unreached) {
-                walker.probe(*target)?;
-                self.probes += 1;
+            let moved = matches!(step, Step::Device(number, _) if number == device);
+            for target in TARGETS {
+                let asked = moved
+                    || target == one
+                    || reached == Some(target)
+                    || changed.map(Target::Mapped) == Some(target);
+                if asked {
+                    self.probe(device, target)?;
+                    self.probes += 1;
+                }
             }
         }
         Ok(())
     }
-}
-
-struct Page {
-    handle: u64,
-    address: u64,
-    /// Number of the domain that maps it
-    domain: Option<u64>,
-}
-
-struct Walker {
-    device: Device,
-    session: Session,
-    /// In the order of [`TARGETS`].
-    pages: Vec<Page>,
-    state: State,
-}
-
-impl Walker {
-    fn new(address: &str) -> Result<Walker> {
-        let device = Device::new(address);
-        device.set_group_type(Type::Strict.name())?;
-        let session = Session::open(&format!("rust_udma-{address}"))?;
-        let mut pages = Vec::new();
-        for target in TARGETS {
-            let page = session.run("page")?;
-            let handle = session.number(&page, "handle")?;
-            session.run(&format!("fill {handle} {BEFORE}"))?;
-            let (address, domain) = match target {
-                Target::Physical => (session.number(&page, "phys")?, None),
-                Target::Mapped(number) => {
-                    let iova = IOVA + number as u64 * STEP;
-                    let domain = session.number(&session.run("domain-new")?, "domain")?;
-                    session.run(&format!("domain-map {domain} {iova} {handle} rw"))?;
-                    (iova, Some(domain))
-                }
-            };
-            pages.push(Page {
-                handle,
-                address,
-                domain,
-            });
-        }
-        Ok(Walker {
-            device,
-            session,
-            pages,
-            state: State::new(Type::Strict),
-        })
-    }
 
     /// Whether it was done; either way it must be as the model has it.
-    fn command(&mut self, command: Command) -> Result<bool> {
-        let run = |line: &str| self.session.run(line).map(drop);
-        let result = match command {
-            Command::Claim => run("claim 0"),
-            Command::Release => run("release"),
-            Command::Attach(number) => {
-                let domain = self.pages[number].domain.context("no domain")?;
-                run(&format!("attach {domain}"))
+    fn run(&mut self, step: Step) -> Result<bool> {
+        let result = match step {
+            Step::Device(number, command) => self.command(&self.walkers[number], command),
+            Step::Map(number) => {
+                let Page {
+                    keeper,
+                    handle,
+                    address,
+                } = self.pages[number];
+                let domain = self.domains[number];
+                let line = format!("domain-map {domain} {address} {handle} rw");
+                self.walkers[keeper].session.run(&line).map(drop)
             }
-            Command::Detach => run("detach"),
-            Command::Type(default) => self.device.set_group_type(default.name()),
+            Step::Unmap(number) => {
+                let Page {
+                    keeper, address, ..
+                } = self.pages[number];
+                // By another than who has mapped it.
+                let walker = &self.walkers[(keeper + 1) % self.walkers.len()];
+                let line = format!("domain-unmap {} {address}", self.domains[number]);
+                walker.session.run(&line).map(drop)
+            }
         };
-        match (self.state.after(command), result) {
+        match (self.world.after(step), result) {
             (Ok(next), Ok(())) => {
-                self.state = next;
+                self.world = next;
                 Ok(true)
             }
             (Err(wanted), Err(error)) if file::errno(&error) == Some(wanted) => Ok(false),
-            (Err(wanted), Ok(())) => {
-                anyhow::bail!("{command:?} succeeded, wanted error {wanted}")
-            }
-            (_, Err(error)) => Err(error.context(format!("{command:?} in {:?}", self.state))),
+            (Err(wanted), Ok(())) => anyhow::bail!("{step:?} succeeded, wanted error {wanted}"),
+            (_, Err(error)) => Err(error.context(format!("{step:?} in {:?}", self.world))),
         }
     }
 
-    /// Tries to write, and compares with the model whether it could.
-    fn probe(&self, target: Target) -> Result<()> {
+    fn command(&self, walker: &Walker, command: Command) -> Result<()> {
+        let run = |line: &str| walker.session.run(line).map(drop);
+        match command {
+            Command::Claim => run("claim 0"),
+            Command::Release => run("release"),
+            Command::Attach(number) => run(&format!("attach {}", self.domains[number])),
+            Command::Detach => run("detach"),
+            Command::Type(default) => walker.device.set_group_type(default.name()),
+        }
+    }
+
+    /// Has the device try to write, and compares with the model whether it could.
+    fn probe(&self, device: usize, target: Target) -> Result<()> {
+        let walker = &self.walkers[device];
         let index = TARGETS.iter().position(|t| *t == target);
         let page = &self.pages[index.context("no page")?];
-        let place = self.state.place();
-        let what = || format!("{} at {place:?}: {target:?}", self.device.address());
-        let answer = self.session.run(&format!("dma write {}", page.address))?;
-        let reached = place.target() == Some(target);
+        let place = self.world.devices()[device].place();
+        let what = || format!("{} at {place:?}: {target:?}", walker.device.address());
+        let answer = walker.session.run(&format!("dma write {}", page.address))?;
+        let reached = self.world.reached(device) == Some(target);
         let wanted = if reached { "ok" } else { "tx_fail" };
         ensure!(
             answer == wanted,
@@ -207,31 +245,41 @@ impl Walker {
             what()
         );
         if reached {
-            let handle = page.handle;
-            let check = self.session.run(&format!("check {handle} {WRITTEN}"))?;
+            let check = self.check(page, WRITTEN)?;
             ensure!(check == "match", "{}: page {check}", what());
-            self.session.run(&format!("fill {handle} {BEFORE}"))?;
+            let keeper = &self.walkers[page.keeper].session;
+            keeper.run(&format!("fill {} {BEFORE}", page.handle))?;
         }
         Ok(())
     }
 
+    fn check(&self, page: &Page, value: u32) -> Result<String> {
+        let keeper = &self.walkers[page.keeper].session;
+        keeper.run(&format!("check {} {value}", page.handle))
+    }
+
     /// No write has come to a page but those that were looked at, and nothing stays behind.
     fn end(&mut self) -> Result<()> {
+        for (page, target) in self.pages.iter().zip(TARGETS) {
+            let check = self.check(page, BEFORE)?;
+            ensure!(check == "match", "{target:?} at the end: page {check}");
+        }
+        for number in 0..self.walkers.len() {
+            let release = Step::Device(number, Command::Release);
+            if self.world.after(release).is_ok() {
+                self.run(release)?;
+            }
+        }
+        for (page, domain) in self.pages[..DOMAINS].iter().zip(&self.domains) {
+            let keeper = &self.walkers[page.keeper].session;
+            keeper.run(&format!("domain-free {domain}"))?;
+        }
         for page in &self.pages {
-            let handle = page.handle;
-            let check = self.session.run(&format!("check {handle} {BEFORE}"))?;
-            ensure!(check == "match", "{}: page {check}", self.device.address());
+            let keeper = &self.walkers[page.keeper].session;
+            keeper.run(&format!("free {}", page.handle))?;
         }
-        if self.state.after(Command::Release).is_ok() {
-            self.command(Command::Release)?;
-        }
-        for page in &self.pages[..DOMAINS] {
-            let domain = page.domain.context("no domain")?;
-            self.session.run(&format!("domain-free {domain}"))?;
-        }
-        for page in &self.pages {
-            self.session.run(&format!("free {}", page.handle))?;
-        }
-        self.device.set_group_type(Type::Strict.name())
+        let strict = Type::Strict.name();
+        let mut devices = self.walkers.iter().map(|walker| &walker.device);
+        devices.try_for_each(|device| device.set_group_type(strict))
     }
 }

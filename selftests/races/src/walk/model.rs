@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a device is in a random walk, what that lets it reach, and which commands take
-//! it elsewhere. Nothing here asks a kernel.
+//! Where devices are in a random walk, what that lets them reach, and which commands take
+//! them elsewhere or change it. Nothing here asks a kernel.
 
-/// Domains of each device.
+/// Domains that the devices share.
 pub const DOMAINS: usize = 3;
 
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
 const EALREADY: i32 = 114;
 
 /// The domain that a device is attached to.
@@ -24,7 +25,7 @@ pub enum Place {
 /// Something to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The address that this domain maps, and no other
+    /// The address that this domain may map, and no other
     Mapped(usize),
     /// The physical address of a page, which no domain maps
     Physical,
@@ -38,7 +39,7 @@ pub const TARGETS: [Target; DOMAINS + 1] = [
 ];
 
 impl Place {
-    /// The only target that is reached from here.
+    /// The only target that is reached from here, if the domain maps it.
     pub fn target(self) -> Option<Target> {
         match self {
             Place::Default | Place::Blocked => None,
@@ -138,6 +139,98 @@ impl State {
     }
 }
 
+/// What can be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To this device
+    Device(usize, Command),
+    /// To this domain, whoever is attached
+    Map(usize),
+    Unmap(usize),
+}
+
+/// Devices that share their domains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    devices: Vec<State>,
+    mapped: [bool; DOMAINS],
+}
+
+impl World {
+    /// Of `count` devices that nobody has claimed; the domains map nothing.
+    pub fn new(count: usize, default: Type) -> World {
+        World {
+            devices: vec![State::new(default); count],
+            mapped: [false; DOMAINS],
+        }
+    }
+
+    pub fn devices(&self) -> &[State] {
+        &self.devices
+    }
+
+    /// The only target that the device reaches.
+    pub fn reached(&self, device: usize) -> Option<Target> {
+        let target = self.devices[device].place().target();
+        target.filter(|target| match target {
+            Target::Mapped(number) => self.mapped[*number],
+            Target::Physical => true,
+        })
+    }
+
+    /// How many devices are attached to the domain.
+    pub fn attached(&self, domain: usize) -> usize {
+        let places = self.devices.iter().map(State::place);
+        places.filter(|p| *p == Place::Domain(domain)).count()
+    }
+
+    /// The world after `step`, or the error that leaves it as it is.
+    pub fn after(&self, step: Step) -> Result<World, i32> {
+        let mut next = self.clone();
+        match step {
+            Step::Device(number, command) => {
+                next.devices[number] = self.devices[number].after(command)?;
+            }
+            Step::Map(domain) if self.mapped[domain] => return Err(EEXIST),
+            Step::Map(domain) => next.mapped[domain] = true,
+            Step::Unmap(domain) if !self.mapped[domain] => return Err(ENOENT),
+            Step::Unmap(domain) => next.mapped[domain] = false,
+        }
+        Ok(next)
+    }
+
+    /// A step for `random` to take; some are refused. Often it brings devices together in a
+    /// domain, or changes one that a device is attached to.
+    pub fn choose(&self, random: &mut Random) -> Step {
+        let used = (0..DOMAINS).filter(|domain| self.attached(*domain) > 0);
+        let most = used.max_by_key(|domain| self.attached(*domain));
+        let domain = match (random.below(4), most) {
+            (1.., Some(most)) => most,
+            _ => random.below(DOMAINS),
+        };
+        let several = self.attached(domain) > 1;
+        match random.below(if several { 6 } else { 12 }) {
+            0 => return Step::Unmap(domain),
+            1..4 => return Step::Map(domain),
+            _ => {}
+        }
+        let number = random.below(self.devices.len());
+        let state = self.devices[number];
+        let possible = COMMANDS.into_iter().filter(|c| state.after(*c).is_ok());
+        let command = match random.below(4) {
+            0 => random.choose(&COMMANDS),
+            _ => random.choose(&possible.collect::<Vec<_>>()),
+        };
+        Step::Device(
+            number,
+            match command {
+                Command::Attach(_) => Command::Attach(domain),
+                other => other,
+            },
+        )
+    }
+}
+
 /// Numbers that follow from a seed (xorshift64*).
 pub struct Random(u64);
 
@@ -229,6 +322,54 @@ mod tests {
         // Each of the six to itself; blocked to all and back (10); attached or
         // unclaimed to what a release or a change of type leads to (2 + 6).
         assert_eq!(seen.len(), 24);
+    }
+
+    #[test]
+    fn devices_share_what_a_domain_maps() {
+        let go = |world: World, step: &Step| world.after(*step).unwrap();
+        let steps = [
+            Step::Map(1),
+            Step::Device(0, Command::Claim),
+            Step::Device(1, Command::Claim),
+            Step::Device(0, Command::Attach(1)),
+        ];
+        let one = steps.iter().fold(World::new(2, Type::Strict), go);
+        assert_eq!(one.reached(0), Some(Target::Mapped(1)));
+        assert_eq!((one.reached(1), one.attached(1)), (None, 1));
+        let both = go(one.clone(), &Step::Device(1, Command::Attach(1)));
+        assert_eq!(both.reached(1), Some(Target::Mapped(1)));
+        assert_eq!(both.attached(1), 2);
+        let unmapped = go(both.clone(), &Step::Unmap(1));
+        assert_eq!((unmapped.reached(0), unmapped.reached(1)), (None, None));
+        assert_eq!(go(unmapped.clone(), &Step::Map(1)), both);
+        assert_eq!(both.after(Step::Map(1)), Err(EEXIST));
+        assert_eq!(unmapped.after(Step::Unmap(1)), Err(ENOENT));
+        assert_eq!(both.after(Step::Map(0)).unwrap().reached(0), one.reached(0));
+        // One goes, the other stays where it is.
+        let left = go(both, &Step::Device(0, Command::Release));
+        assert_eq!((left.reached(0), left.attached(1)), (None, 1));
+        assert_eq!(left.reached(1), Some(Target::Mapped(1)));
+    }
+
+    #[test]
+    fn a_walk_changes_domains_under_both_devices() {
+        let mut random = Random::new(7);
+        let mut world = World::new(2, Type::Strict);
+        let mut seen = [[0; 3]; 2];
+        for _ in 0..10_000 {
+            let step = world.choose(&mut random);
+            let Ok(next) = world.after(step) else {
+                continue;
+            };
+            match step {
+                Step::Map(domain) => seen[0][world.attached(domain)] += 1,
+                Step::Unmap(domain) => seen[1][world.attached(domain)] += 1,
+                Step::Device(..) => {}
+            }
+            world = next;
+        }
+        // By the number of devices that are attached: none, one, both.
+        assert!(seen.iter().flatten().all(|n| *n > 20), "{seen:?}");
     }
 
     #[test]
