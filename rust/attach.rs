@@ -332,6 +332,7 @@ fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
 
 /// Keeps DMA of the device through its default domain blocked until [`unpark`]. Context: may sleep.
 pub(crate) fn park<D: Driver>(device: &Device<D>) {
+    let _ = inject::reach("park", None);
     set_parked(device, true);
 }
 
