@@ -103,6 +103,8 @@ struct Remapping {
 struct Translation {
     units: KVec<UnitRef<Vtd>>,
     boot: Arc<Boot>,
+    /// Once it was switched off: whether all units have done that.
+    off: Option<bool>,
 }
 
 impl Translation {
@@ -112,6 +114,7 @@ impl Translation {
         let mut this = Self {
             units: KVec::new(),
             boot: Boot::keep(units)?,
+            off: None,
         };
         for unit in units {
             this.units.push(unit.clone(), GFP_KERNEL)?;
@@ -119,16 +122,24 @@ impl Translation {
         }
         Ok(this)
     }
+
+    /// Switches translation off, once. Whether all units have done that; one that has not
+    /// says so.
+    fn switch_off(&mut self) -> bool {
+        *self.off.get_or_insert_with(|| {
+            let mut all_off = true;
+            for unit in &self.units {
+                all_off &= unit.disable().is_ok();
+            }
+            all_off
+        })
+    }
 }
 
 impl Drop for Translation {
     fn drop(&mut self) {
         // Off first: DMA that has passed through until now goes on untranslated.
-        let mut all_off = true;
-        for unit in &self.units {
-            all_off &= unit.disable().is_ok();
-        }
-        if all_off {
+        if self.switch_off() {
             self.boot.end();
         } else {
             // Their DMA still goes through these entries.
@@ -154,11 +165,17 @@ impl Running for Remapping {
             Ok(frozen) => {
                 drop(self.stats);
                 drop(self.notifier);
-                drop(self.translation);
+                let mut translation = self.translation;
+                let off = translation.switch_off();
+                drop(translation);
                 // Who binds from here on finds no IOMMU, and translation off.
                 drop(frozen);
                 drop(ports);
-                pr_info!("shut down, DMA is not translated any more\n");
+                if off {
+                    pr_info!("shut down, DMA is not translated any more\n");
+                } else {
+                    pr_err!("shut down, but a unit stays on: DMA that it translated is blocked\n");
+                }
                 Ok(())
             }
             Err((registration, e)) => Err((
