@@ -8,6 +8,7 @@ pub mod fail_nth;
 pub mod file;
 pub mod group;
 pub mod inject;
+pub mod iommufd;
 pub mod model;
 pub mod operations;
 pub mod oracle;

@@ -7,8 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    attach, fail_nth, inject, oracle, owned, schedule, storm, sysfs, table, testdev, unplug,
-    vmstat, walk,
+    attach, fail_nth, inject, iommufd, oracle, owned, schedule, storm, sysfs, table, testdev,
+    unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -44,6 +44,8 @@ enum Command {
     Storm(storm::Options),
     /// A group is owned by VFIO, again and again
     Owned(owned::Options),
+    /// Keep a domain of iommufd that no device is on, until the end of the input
+    HoldDomain(iommufd::Options),
     /// One operation with each of its allocations failing in turn
     FailNth(fail_nth::Options),
     /// One command for a debugfs command file, and its answer
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Schedule(o) => schedule::run(&o),
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
+        Command::HoldDomain(o) => iommufd::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };

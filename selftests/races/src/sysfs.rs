@@ -124,6 +124,13 @@ impl Device {
         number.with_context(|| format!("{} is in no group", self.address))
     }
 
+    /// Name of its node in /dev/vfio/devices, while vfio-pci has it.
+    pub fn vfio_name(&self) -> Result<String> {
+        let mut entries = std::fs::read_dir(self.path("vfio-dev"))?;
+        let entry = entries.next().context("no vfio device")??;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    }
+
     /// Type of its group's default domain, such as "DMA-FQ".
     pub fn group_type(&self) -> Result<String> {
         file::read(&self.path("iommu_group/type"))
