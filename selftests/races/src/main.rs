@@ -7,7 +7,7 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    attach, fail_nth, inject, iommufd, oracle, owned, schedule, storm, sysfs, table, testdev,
+    attach, fail_nth, inject, iommufd, load, oracle, owned, schedule, storm, sysfs, table, testdev,
     unplug, vmstat, walk,
 };
 use std::process::ExitCode;
@@ -44,6 +44,8 @@ enum Command {
     Storm(storm::Options),
     /// A group is owned by VFIO, again and again
     Owned(owned::Options),
+    /// Load a module in one try
+    Load(load::Options),
     /// Keep a domain of iommufd that no device is on, until the end of the input
     HoldDomain(iommufd::Options),
     /// One operation with each of its allocations failing in turn
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Schedule(o) => schedule::run(&o),
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
+        Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Oracle(o) => oracle::run(&o),
