@@ -9,6 +9,7 @@ pub mod file;
 pub mod group;
 pub mod inject;
 pub mod iommufd;
+pub mod latency;
 pub mod load;
 pub mod model;
 pub mod operations;

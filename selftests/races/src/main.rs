@@ -7,8 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    attach, fail_nth, inject, iommufd, load, oracle, owned, schedule, storm, sysfs, table, testdev,
-    unplug, vmstat, walk,
+    attach, fail_nth, inject, iommufd, latency, load, oracle, owned, schedule, storm, sysfs, table,
+    testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -48,6 +48,8 @@ enum Command {
     Load(load::Options),
     /// Keep a domain of iommufd that no device is on, until the end of the input
     HoldDomain(iommufd::Options),
+    /// How long a driver takes to bind and to unbind
+    BindLatency(latency::Options),
     /// One operation with each of its allocations failing in turn
     FailNth(fail_nth::Options),
     /// One command for a debugfs command file, and its answer
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Owned(o) => owned::run(&o),
         Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),
+        Command::BindLatency(o) => latency::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };
