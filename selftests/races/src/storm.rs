@@ -398,7 +398,7 @@ fn busy(file: &Path, kernel: &Device, managed: Option<Device>) -> Result<String>
         }
         // Who shuts the IOMMU down needs a moment without drivers; how long depends on the
         // machine.
-        thread::sleep(Duration::from_millis(10 << ((with + without) % 7)));
+        thread::sleep(Duration::from_millis(10 << ((with + without) % 6)));
     }
     Ok(format!(
         "{with} rounds with an IOMMU, {without} without, {claims} claims"
