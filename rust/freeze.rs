@@ -74,7 +74,9 @@ pub fn look<D: Driver>(_registration: &Registration<D>) -> Result {
 }
 
 /// Whether somebody holds a domain that no group has for its default one: user space can,
-/// without a device, and so can who has a [`UserDomain`](crate::consumer::UserDomain). Errors: `EBUSY`, with a message; `ENOMEM`.
+/// without a device, and so can who has a [`UserDomain`](crate::consumer::UserDomain).
+///
+/// Errors: `EBUSY`, with a message; `ENOMEM`.
 fn check_domains<D: Driver>() -> Result {
     let mut attached = KVec::new();
     for group in D::ops().registry()?.lock().groups.iter() {

@@ -270,8 +270,16 @@ unsafe extern "C" fn device_group<D: Driver>(
     }
     // SAFETY: The device is probed.
     let device = unsafe { device::<D>(dev) };
+    // SAFETY: The core holds a reference to it.
+    let dev = unsafe { raw::device(dev) };
     let joined = D::ops().registry().and_then(|registry| {
         let mut registry = registry.lock();
+        // Where the device's lock is not held (another IOMMU driver registers, and all devices
+        // without a group are probed once more) a driver may have come since `probe` looked. The
+        // notifier finds the device from here on.
+        if registry.decline(dev) {
+            return Err(ENODEV);
+        }
         // SAFETY: device_group() gave us a reference, which the caller gets.
         unsafe { registry.groups.join(group, device.into()) }
     });

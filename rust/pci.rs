@@ -128,7 +128,7 @@ impl<'a> Function<'a> {
     /// Whether a driver is bound, or being bound.
     ///
     /// A snapshot, unless the caller keeps drivers from coming and going: the core's probe and
-    /// release callbacks do not.
+    /// release callbacks alone do not.
     pub fn has_driver(self) -> bool {
         !raw::driver(self.0).is_null()
     }

@@ -114,8 +114,11 @@ impl<D: Driver> Registration<D> {
             this.named += 1;
         }
         if let Err(e) = this.register() {
-            // Nobody can have begun to use them.
+            // Nobody can have begun to use them; nor does anything find them from here on, which
+            // could still be added by code that takes no lock.
+            let hidden = core::mem::take(&mut registry.lock().units);
             this.unregister(held);
+            drop(hidden);
             return Err(e);
         }
 

@@ -9,9 +9,9 @@ use iommu::{
     freeze,
     pci::{
         acs,
-        hold::Held, //
+        hold::Held,
         notifier::PciNotifier,
-        ports::ReleasedPorts,
+        ports::ReleasedPorts, //
     },
     registration::{
         Policy,
@@ -218,11 +218,11 @@ impl Remapping {
         // What is added while entries are made would have none; and what gets a driver before
         // it is attached would be declined, while those that share its ids are not.
         let held = Held::all()?;
+        ports.check(&held)?;
         let translation =
             Translation::start(&units).inspect_err(failed("keeping devices at work"))?;
         let notifier = PciNotifier::register(translation.boot.clone())
             .inspect_err(failed("watching the PCI bus"))?;
-        // The last that can fail: from here on drivers bind to what is translated.
         let stats = Stats::new(&units).inspect_err(failed("making debugfs files"))?;
         let policy = Policy {
             park: options.park_unbound,

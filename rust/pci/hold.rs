@@ -46,14 +46,15 @@ impl Drop for AllLocks {
     }
 }
 
-/// While this lives no PCI function comes or goes, and no driver is bound to those that are
-/// held, or unbound from them.
+/// While this lives no driver is bound to the functions that are held, or unbound from them, and
+/// none of them goes.
 ///
 /// It holds their device locks, which the driver core takes for that, and the rescan lock.
 /// So nothing that takes one of these may be done under it, on no thread that is waited for:
 /// binding, unbinding, adding and removing.
 ///
-/// Only virtual functions of physical ones that are not held may still be added.
+/// Functions may still be added by code that takes neither lock: virtual ones after the reset of
+/// a physical one, or those of a host bridge that is found late.
 ///
 /// # Invariants
 ///
@@ -92,8 +93,7 @@ impl Held {
 
     /// Holds every function there is, after waiting for drivers that are coming or going.
     ///
-    /// Errors: `EBUSY`, with a line that names the function, if one is at it for more than ten
-    /// seconds; `ENOMEM`.
+    /// Errors, with a line: `EBUSY` if a driver is at it for more than ten seconds; `ENOMEM`.
     ///
     /// Context: may sleep; no device lock and no rescan lock may be held.
     pub fn all() -> Result<Self> {
@@ -114,7 +114,10 @@ impl Held {
                     }
                     return Err(EBUSY);
                 }
-                Err(e) => return Err(e),
+                Err(e) => {
+                    pr_err!("holding all functions failed: error {}\n", e.to_errno());
+                    return Err(e);
+                }
             }
             drop(this);
             fsleep(PAUSE);

@@ -8,6 +8,8 @@
 //! are unbound before the registration and bound again after it.
 
 use super::{
+    for_each_function,
+    hold::Held,
     Function,
     OwnedFunction, //
 };
@@ -63,6 +65,20 @@ impl ReleasedPorts {
             }
         }
         Ok(this)
+    }
+
+    /// Whether all are still released: somebody may have bound one by hand, or have it found
+    /// anew, before `held` was taken.
+    ///
+    /// Errors: `EBUSY`, with a line that names the port.
+    pub fn check(&self, _held: &Held) -> Result {
+        for_each_function(|function| {
+            if is_port(function) {
+                pr_err!("{function}: bound to pcieport again, try again\n");
+                return Err(EBUSY);
+            }
+            Ok(())
+        })
     }
 
     fn release_one(&mut self, port: OwnedFunction) -> Result {
