@@ -17,7 +17,7 @@ ktap_print_header
 ktap_set_plan 6
 
 dev=$(pci_devices 1b36:0005)
-HELD="a domain is still held by user space, or was leaked"
+HELD="a domain is still held by user space or a driver, or was leaked"
 
 shut_down()
 {

@@ -108,7 +108,9 @@ load_waits_for_a_probe()
 	} && binding=$! && races inject wait kdma.probe.1 || return 1
 	background insmod /modules/rust_vtd.ko
 	sleep 2
-	running && races inject open kdma.probe.1 && wait $binding && finished &&
+	running
+	waits=$?
+	races inject open kdma.probe.1 && wait $binding && finished && expect waits 0 $waits &&
 		expect group "" "$(group_of "$other")" && unbind "$other" && shut_down && rmmod rust_vtd
 }
 
@@ -121,8 +123,10 @@ load_gives_up()
 	mark_log
 	! insmod /modules/rust_vtd.ko 2>/tmp/reason && expect reason 1 "$(grep -c busy /tmp/reason)" &&
 		log_since_mark | grep -q "$other: the driver core does not let go" &&
-		expect groups "" "$(ls /sys/kernel/iommu_groups)" || return 1
-	races inject open kdma.probe.1 && wait $binding && unbind "$other" && fio_verify nvme0n1 4m &&
+		expect groups "" "$(ls /sys/kernel/iommu_groups)"
+	gave_up=$?
+	races inject open kdma.probe.1 && wait $binding && expect "gave up" 0 $gave_up &&
+		unbind "$other" && fio_verify nvme0n1 4m &&
 		insmod /modules/rust_vtd.ko && [ -n "$(group_of "$other")" ] && shut_down
 }
 

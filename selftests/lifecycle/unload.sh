@@ -139,6 +139,8 @@ against_binding()
 		until shut_down; do
 			refusals=$((refusals + 1))
 			if is_over; then
+				rm /tmp/go
+				wait $binder
 				ktap_print_msg "in round $round: refused for 60 s: $reason"
 				return 1
 			fi

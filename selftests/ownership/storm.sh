@@ -106,6 +106,7 @@ reloads()
 		until echo 1 2>/dev/null >/sys/module/rust_vtd/parameters/shutdown; do
 			refusals=$((refusals + 1))
 			if is_over; then
+				rm /tmp/go
 				ktap_print_msg "in round $round: refused for 60 s"
 				return 1
 			fi

@@ -398,8 +398,10 @@ fn busy(file: &Path, kernel: &Device, managed: Option<Device>) -> Result<String>
         }
         // Who shuts the IOMMU down needs a moment without drivers; how long depends on the
         // machine.
-        thread::sleep(Duration::from_millis(10 << ((with + without) % 6)));
+        thread::sleep(Duration::from_millis(10 << ((with + without) % 8)));
     }
+    ensure!(with > 0, "never with an IOMMU");
+    ensure!(managed.is_none() || claims > 0, "nothing was claimed");
     Ok(format!(
         "{with} rounds with an IOMMU, {without} without, {claims} claims"
     ))
