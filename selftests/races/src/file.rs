@@ -27,6 +27,15 @@ pub fn read(path: &Path) -> Result<String> {
     Ok(text.trim_end().to_string())
 }
 
+/// Opens a device's file to read and write.
+pub fn open_device(path: &str) -> Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true);
+    options
+        .open(path)
+        .with_context(|| format!("opening {path}"))
+}
+
 /// The number of the system's error behind an error of this program.
 pub fn errno(error: &anyhow::Error) -> Option<i32> {
     error.downcast_ref::<io::Error>()?.raw_os_error()

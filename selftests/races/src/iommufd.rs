@@ -3,10 +3,11 @@
 //! A user of iommufd (include/uapi/linux/iommufd.h) who keeps a domain that no device is on:
 //! it is made for a device of VFIO, and stays when that is closed.
 
+use crate::file::open_device;
 use crate::raw;
 use crate::sysfs::Device;
 use anyhow::{Context, Result};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 
 // _IO(';', n)
@@ -53,17 +54,9 @@ pub struct Options {
     address: String,
 }
 
-fn open(path: &str) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options
-        .open(path)
-        .with_context(|| format!("opening {path}"))
-}
-
 /// Makes a domain for the device in `iommufd`. The device is closed again, the domain stays.
 fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
-    let vfio = open(&format!("/dev/vfio/devices/{}", device.vfio_name()?))?;
+    let vfio = open_device(&format!("/dev/vfio/devices/{}", device.vfio_name()?))?;
     let mut bind = BindIommufd {
         argsz: size_of::<BindIommufd>() as u32,
         iommufd: iommufd.as_raw_fd(),
@@ -86,7 +79,7 @@ fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
 }
 
 pub fn run(o: &Options) -> Result<()> {
-    let iommufd = open("/dev/iommu")?;
+    let iommufd = open_device("/dev/iommu")?;
     make_domain(&iommufd, &Device::new(&o.address))?;
     println!("held");
     // Until the end of the input, or a signal.

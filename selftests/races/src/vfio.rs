@@ -2,10 +2,11 @@
 
 //! VFIO with containers and groups (include/uapi/linux/vfio.h), step by step.
 
+use crate::file::open_device;
 use crate::raw::{self, Map};
 use anyhow::{Context, Result};
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 
 // _IO(';', 100 + n)
@@ -50,20 +51,12 @@ struct RegionInfo {
     offset: u64,
 }
 
-fn open(path: &str) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options
-        .open(path)
-        .with_context(|| format!("opening {path}"))
-}
-
 /// A container: an address space, once [`set_iommu`](Self::set_iommu) was called with a group in it.
 pub struct Container(File);
 
 impl Container {
     pub fn new() -> Result<Container> {
-        open("/dev/vfio/vfio").map(Container)
+        open_device("/dev/vfio/vfio").map(Container)
     }
 
     /// Attaches the groups that are in it.
@@ -102,7 +95,7 @@ pub struct Group(File);
 
 impl Group {
     pub fn open(number: u32) -> Result<Group> {
-        open(&format!("/dev/vfio/{number}")).map(Group)
+        open_device(&format!("/dev/vfio/{number}")).map(Group)
     }
 
     /// Claims the group's DMA, and attaches it if the container is an address space already.
