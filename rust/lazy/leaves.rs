@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Leaf entries as the only record of who has which page.
+//!
+//! Pure: compiled into the kernel and into the host tests alike.
+//!
+//! An entry is *present*, *leaving* (cleared, its stamp is still to come), *reserved*, or *freed* with
+//! a stamp. A freed page may be taken if its stamp is below `flushed` (see [`super::clock`]).
+//!
+//! ::
+//!
+//!     freed(s), s < flushed  --claim: compare_exchange---->  present
+//!     present                --release: compare_exchange-->  leaving
+//!     leaving                --epoch is read, store------->  freed(epoch)
+//!
+//! Why there is *leaving*: the epoch must be read after the entry was cleared. Were the stamp read
+//! first, and stored by the same write that clears the entry, a whole flush could come in between. It
+//! would not cover the entry, which the hardware may still read and cache; but the page would look as
+//! if it did.
+//!
+//! Only who has cleared an entry writes to it while it is leaving. So a plain store is enough for the
+//! stamp.
+//!
+//! A page and its stamp stand for one unmap: with the same stamp the page cannot be freed twice, as
+//! between the two it was handed out, which takes a flush with a higher number. So who remembers what
+//! a page mapped, and its stamp, can have the mapping back by one `compare_exchange`.
+
+use super::{
+    clock::{Clock, Hardware},
+    format::{Format, LEAVING, RESERVED},
+    word::{Line, Word},
+};
+
+/// The memory of a window.
+pub trait Table {
+    /// Its words.
+    type Word: Word;
+    /// What the bits of its entries mean.
+    type Format: Format;
+
+    /// Returns the leaf entries by index; always the same ones, at least as many as the window has
+    /// pages. Zero at first.
+    fn leaves(&self) -> &[Self::Word];
+
+    /// Returns a word for each CPU, for its place in the window. Zero at first.
+    fn cursors(&self) -> &[Line<Self::Word>];
+
+    /// Makes the hardware see entries that were written. Does nothing if its walks are coherent;
+    /// else it returns when they would find the new entries, and is ordered like a full operation.
+    #[inline]
+    fn written(&self, _entries: &[Self::Word]) {}
+}
+
+/// Most entries that are leaving at a time for one unmap: others may be waiting for them.
+const BATCH: usize = 64;
+
+/// Some pages were to be unmapped that are not mapped. Those that were mapped are unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotMapped {
+    /// How many were not mapped.
+    pub pages: usize,
+}
+
+/// Why a run cannot be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The page at this place in the run is not free.
+    Busy(usize),
+    /// The new entry is not present.
+    Invalid,
+}
+
+/// Returns whether a page may be taken.
+#[inline]
+fn is_free<F: Format>(entry: u64, flushed: u64) -> bool {
+    !F::is_present(entry) && F::stamp(entry) < flushed
+}
+
+/// Returns the place of the last page of a run that is not free.
+#[inline]
+pub(super) fn last_busy<T: Table>(run: &[T::Word], flushed: u64) -> Option<usize> {
+    run.iter()
+        .rposition(|word| !is_free::<T::Format>(word.load(), flushed))
+}
+
+/// Claims all pages of a run, or none. `flushed` may be old, and `leaf` returns the new entry for a
+/// place in the run; it is called in order, from 0 on.
+#[inline]
+pub(super) fn claim<E: Table + Hardware>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+    flushed: u64,
+    leaf: &mut impl FnMut(usize) -> u64,
+) -> Result<(), Refusal> {
+    for (place, word) in run.iter().enumerate() {
+        let refusal = match leaf(place) {
+            new if !E::Format::is_present(new) => Refusal::Invalid,
+            new => {
+                let old = word.load();
+                if is_free::<E::Format>(old, flushed) && word.compare_exchange(old, new).is_ok() {
+                    continue;
+                }
+                Refusal::Busy(place)
+            }
+        };
+        // The hardware may have read what is here already, so it is no less than an unmap.
+        let _ = release(env, clock, run.get(..place).unwrap_or_default());
+        return Err(refusal);
+    }
+    env.written(run);
+    Ok(())
+}
+
+/// Unmaps all pages of a run.
+///
+/// Errors: not all were mapped.
+#[inline]
+pub(super) fn release<E: Table + Hardware>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+) -> Result<(), NotMapped> {
+    let mut wrong = 0;
+    for batch in run.chunks(BATCH) {
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let cleared = env.promptly(|| {
+                let cleared = clear::<E>(rest);
+                if let Some(ours) = rest.get(..cleared).filter(|ours| !ours.is_empty()) {
+                    env.written(ours);
+                    let freed = E::Format::vacant(clock.epoch());
+                    for word in ours {
+                        word.store_release(freed);
+                    }
+                }
+                cleared
+            });
+            // The one that `clear()` stopped at.
+            wrong += usize::from(cleared < rest.len());
+            rest = rest.get(cleared + 1..).unwrap_or_default();
+        }
+    }
+    if wrong < run.len() {
+        clock.age(env);
+    }
+    match wrong {
+        0 => Ok(()),
+        pages => Err(NotMapped { pages }),
+    }
+}
+
+/// Clears entries up to the first one that is not present, and returns how many.
+#[inline]
+fn clear<T: Table>(run: &[T::Word]) -> usize {
+    let leaving = T::Format::vacant(LEAVING);
+    run.iter()
+        .position(|word| {
+            let mut old = word.load();
+            // Only what is present is written, so a mistake of the caller changes nothing. Hardware
+            // that sets accessed and dirty bits may come between: at most once for each bit.
+            while T::Format::is_present(old) {
+                match word.compare_exchange(old, leaving) {
+                    Ok(()) => return false,
+                    Err(now) => old = now,
+                }
+            }
+            true
+        })
+        .unwrap_or(run.len())
+}
+
+/// Takes a free page out of use for good.
+pub(super) fn reserve<T: Table>(word: &T::Word, flushed: u64) -> bool {
+    let old = word.load();
+    let reserved = T::Format::vacant(RESERVED);
+    old == reserved
+        || (is_free::<T::Format>(old, flushed) && word.compare_exchange(old, reserved).is_ok())
+}
+
+/// What keeps the pages of a run from being taken that are not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Pending {
+    /// There are no such pages.
+    Nothing,
+    /// Another CPU is about to free them.
+    Leaving,
+    /// They wait for a flush.
+    Freed,
+}
+
+/// Returns what keeps the pages of a run that are not mapped; if several things do, the greatest. And
+/// a value that all entries have gone into: the same one if none has changed.
+pub(super) fn survey<T: Table>(run: &[T::Word], flushed: u64) -> (Pending, u64) {
+    let mut pending = Pending::Nothing;
+    let mut digest = 0u64;
+    for word in run {
+        let entry = word.load();
+        // Multiplying by an odd number loses nothing.
+        digest = (digest ^ entry).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        digest ^= digest >> 32;
+        if T::Format::is_present(entry) {
+            continue;
+        }
+        pending = pending.max(match T::Format::stamp(entry) {
+            RESERVED => Pending::Nothing,
+            LEAVING => Pending::Leaving,
+            stamp if stamp >= flushed => Pending::Freed,
+            _ => Pending::Nothing,
+        });
+    }
+    (pending, digest)
+}

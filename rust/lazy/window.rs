@@ -1,0 +1,472 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The allocator of I/O virtual addresses whose freed pages wait for one flush, all together.
+//!
+//! Pure: compiled into the kernel and into the host tests alike.
+//!
+//! The leaf entries (see [`super::leaves`]) say who has which page. All else here are hints where to
+//! look, and a count of laps that makes flushes rare: each CPU takes chunks of pages in turn, and when
+//! all chunks were given out once (a *lap*), one flush frees everything that was freed during it. An
+//! old or overwritten hint costs time, never correctness. So nothing here takes a lock but a flush, and
+//! an interrupt may come anywhere and use the same window.
+
+use super::{
+    clock::{Clock, Hardware},
+    fit::{Geometry, Request},
+    format::Format,
+    leaves::{self, NotMapped, Pending, Refusal, Table},
+    word::{Line, Word},
+};
+
+/// Why nothing was mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error<E> {
+    /// The request can never be met, here or anywhere; or a new entry was not present.
+    Invalid,
+    /// No run of free pages is long enough, even after a flush.
+    Full,
+    /// There may be one after a flush, but the flush failed.
+    Flush(E),
+}
+
+/// What happened in a window, for statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Laps begun after the first one.
+    pub laps: u64,
+    /// Flushes that were started.
+    pub flushes: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Searches through all that a request may use, that found nothing.
+    pub searches: u64,
+}
+
+/// Chunks that a CPU takes one after the other before it searches the window: in one that is nearly
+/// full, each chunk taken brings the next flush nearer.
+const TRIES: usize = 8;
+
+/// Searches of the window before a request is refused. Each but the last means that something has
+/// changed since the one before; usually there are two, before and after a flush.
+const SEARCHES: usize = 64;
+
+/// A window of I/O virtual addresses.
+pub struct Window<E: Table + Hardware> {
+    env: E,
+    geometry: Geometry,
+    clock: Clock<E::Word>,
+    /// Chunks given out since the beginning.
+    next: Line<E::Word>,
+    /// Where searches of the window start.
+    low: Line<E::Word>,
+    /// The last lap that was entered, and the epoch at that time. Written exclusively.
+    lap: E::Word,
+    lap_epoch: E::Word,
+    searches: E::Word,
+}
+
+impl<E: Table + Hardware> Window<E> {
+    /// Makes a window of pages that were never used. `ageing` says whether there is a maximum age.
+    ///
+    /// `None` if `env` has not enough entries.
+    pub fn new(env: E, geometry: Geometry, ageing: bool) -> Option<Self> {
+        if env.leaves().len() < geometry.pages() {
+            return None;
+        }
+        Some(Self {
+            env,
+            geometry,
+            clock: Clock::new(ageing),
+            next: Line(Word::new(0)),
+            low: Line(Word::new(0)),
+            lap: Word::new(0),
+            lap_epoch: Word::new(1),
+            searches: Word::new(0),
+        })
+    }
+
+    /// Returns what the window was made with.
+    pub fn env(&self) -> &E {
+        &self.env
+    }
+
+    /// Returns the window's place and shape.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Maps a run of pages and returns the index of its first page.
+    ///
+    /// `leaf` returns the entry for each place in the run. It is called for the places in order, and
+    /// again from 0 on if another CPU was faster somewhere; the hardware may already use what it
+    /// returned. It may be called within [`Hardware::exclusively`]. `cpu` says whose cursor is used; any number will do, the caller's own is fastest.
+    ///
+    /// Errors: see [`Error`]. Nothing is mapped then. Context: any, if
+    /// [`Hardware::exclusively`] and [`Hardware::flush`] allow it.
+    #[inline]
+    pub fn map(
+        &self,
+        cpu: usize,
+        request: &Request,
+        mut leaf: impl FnMut(usize) -> u64,
+    ) -> Result<usize, Error<E::Error>> {
+        if let Some(cursor) = self.env.cursors().get(cpu) {
+            let (from, end) = unpack(cursor.0.load());
+            // The usual case in a few instructions: one page, anywhere, and the next one is free.
+            if *request == Request::new(1) && from < end {
+                if let Some(run) = self.run(from, 1) {
+                    let flushed = self.clock.flushed();
+                    if leaves::claim(&self.env, &self.clock, run, flushed, &mut leaf).is_ok() {
+                        cursor.0.store(pack(from + 1, end));
+                        return Ok(from);
+                    }
+                }
+            }
+        }
+        self.map_run(cpu, request, &mut leaf)
+    }
+
+    fn map_run(
+        &self,
+        cpu: usize,
+        request: &Request,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<usize, Error<E::Error>> {
+        let usable = self.geometry.usable(request);
+        if !request.is_valid() || self.geometry.place(request, 0, usable).is_none() {
+            return Err(Error::Invalid);
+        }
+        // A cursor may be anywhere in the window. And if all CPUs took chunks for large requests in a
+        // small window, little of a lap would be left.
+        let chunks = self.chunks_for(request);
+        let all = chunks.saturating_mul(self.env.cursors().len());
+        if usable == self.geometry.pages() && (chunks == 1 || all <= self.geometry.chunks() / 4) {
+            if let Some(first) = self.map_at_cursor(cpu, chunks, request, leaf)? {
+                return Ok(first);
+            }
+        }
+        self.search(usable, request, leaf)
+    }
+
+    /// Maps a run of pages from index `first` on; `leaf` as for [`Window::map`]. Does not flush.
+    ///
+    /// Errors: [`Error::Full`] if a page is not free, or waits for a flush; [`Error::Invalid`] if one
+    /// is not in the window, or a new entry is not present. Context: any.
+    pub fn map_at(
+        &self,
+        first: usize,
+        pages: usize,
+        mut leaf: impl FnMut(usize) -> u64,
+    ) -> Result<(), Error<E::Error>> {
+        let run = self.run(first, pages).ok_or(Error::Invalid)?;
+        let flushed = self.clock.flushed();
+        if leaves::last_busy::<E>(run, flushed).is_some() {
+            return Err(Error::Full);
+        }
+        leaves::claim(&self.env, &self.clock, run, flushed, &mut leaf).map_err(|refusal| {
+            match refusal {
+                Refusal::Busy(_) => Error::Full,
+                Refusal::Invalid => Error::Invalid,
+            }
+        })
+    }
+
+    /// Unmaps `pages` pages from index `first` on. They are handed out again after the next flush.
+    ///
+    /// Errors: some were not mapped, or are not in the window; those that were mapped are unmapped,
+    /// and nothing happens to the others. Context: any.
+    #[inline]
+    pub fn unmap(&self, first: usize, pages: usize) -> Result<(), NotMapped> {
+        match self.run(first, pages) {
+            Some(run) => leaves::release(&self.env, &self.clock, run),
+            None => Err(NotMapped { pages }),
+        }
+    }
+
+    /// Returns the entry of a page if it is mapped.
+    pub fn lookup(&self, index: usize) -> Option<u64> {
+        let entry = self.entries().get(index)?.load();
+        E::Format::is_present(entry).then_some(entry)
+    }
+
+    /// Returns how many pages are mapped. Reads all entries.
+    pub fn mapped(&self) -> usize {
+        self.entries()
+            .iter()
+            .filter(|word| E::Format::is_present(word.load()))
+            .count()
+    }
+
+    /// Takes pages out of use for good: reserved regions. Returns whether all of them are out of
+    /// use now; pages that are mapped, wait for a flush, or are not in the window cannot be.
+    pub fn reserve(&self, first: usize, pages: usize) -> bool {
+        let flushed = self.clock.flushed();
+        self.run(first, pages).is_some_and(|run| {
+            run.iter()
+                .fold(true, |all, word| leaves::reserve::<E>(word, flushed) && all)
+        })
+    }
+
+    /// Makes sure that the hardware reaches nothing that was unmapped before this call: one flush.
+    ///
+    /// Errors: the flush failed. Context: as for [`Window::map`].
+    pub fn drain(&self) -> Result<(), E::Error> {
+        self.clock.drain(&self.env)
+    }
+
+    /// What the timer calls; see [`Clock::expire`].
+    pub fn expire(&self) -> Result<(), E::Error> {
+        self.clock.expire(&self.env)
+    }
+
+    /// Switches the maximum age on or off; see [`Clock::set_ageing`].
+    pub fn set_ageing(&self, ageing: bool) {
+        self.clock.set_ageing(ageing);
+    }
+
+    /// Returns the statistics. None of them is counted where a page is mapped or unmapped.
+    pub fn counts(&self) -> Counts {
+        let (flushes, failed) = self.clock.counts();
+        Counts {
+            laps: self.lap.load(),
+            flushes,
+            failed,
+            searches: self.searches.load(),
+        }
+    }
+
+    #[inline]
+    fn entries(&self) -> &[E::Word] {
+        self.env
+            .leaves()
+            .get(..self.geometry.pages())
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    fn run(&self, first: usize, pages: usize) -> Option<&[E::Word]> {
+        self.entries().get(first..first.checked_add(pages)?)
+    }
+
+    /// Returns how many chunks are taken at a time: so many that the rest, which may be lost for this
+    /// lap, is a quarter at most.
+    fn chunks_for(&self, request: &Request) -> usize {
+        let chunk = self.geometry.chunk();
+        if request.pages <= chunk / 4 {
+            return 1;
+        }
+        request.pages.saturating_mul(4).div_ceil(chunk)
+    }
+
+    /// Maps in what is left of the CPU's chunks, or in the next few ones.
+    fn map_at_cursor(
+        &self,
+        cpu: usize,
+        chunks: usize,
+        request: &Request,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<Option<usize>, Error<E::Error>> {
+        let Some(cursor) = self.env.cursors().get(cpu) else {
+            return Ok(None);
+        };
+        let (mut from, mut end) = unpack(cursor.0.load());
+        for left in (0..=TRIES).rev() {
+            let flushed = self.clock.flushed();
+            if let Some(first) = self.claim_between(request, from, end, flushed, leaf)? {
+                cursor.0.store(pack(first + request.pages, end));
+                return Ok(Some(first));
+            }
+            if left == 0 {
+                break;
+            }
+            let Some((start, after)) = self.take(chunks) else {
+                break;
+            };
+            // If nobody else took a chunk since, the run may begin in the old one.
+            from = if start == end {
+                from.max((end + 1).saturating_sub(request.pages))
+            } else {
+                start
+            };
+            end = after;
+        }
+        // What was looked through in vain is not looked through again.
+        cursor.0.store(pack(end, end));
+        Ok(None)
+    }
+
+    /// Takes the next chunks: first page, and page after the last one. Fewer than `count` where the
+    /// window ends.
+    fn take(&self, count: usize) -> Option<(usize, usize)> {
+        let chunks = self.geometry.chunks() as u64;
+        let mut next = self.next.0.load();
+        loop {
+            let first = next.checked_rem(chunks)?;
+            let after = chunks.min(first.saturating_add(count as u64));
+            match self.next.0.compare_exchange(next, next + (after - first)) {
+                Ok(()) => {
+                    self.enter(next.checked_div(chunks)?);
+                    // CAST: at most the number of chunks.
+                    return self.geometry.chunk_range(first as usize, after as usize);
+                }
+                // Another CPU took some: there is progress.
+                Err(now) => next = now,
+            }
+        }
+    }
+
+    /// Begins a lap, if nobody has, with a flush that frees what was freed in the one before.
+    fn enter(&self, lap: u64) {
+        if self.lap.load_acquire() >= lap {
+            return;
+        }
+        self.env.exclusively(|| {
+            if self.lap.load() >= lap {
+                return;
+            }
+            // None if there was one since the last lap began: part of the pages are free by that.
+            // If it fails the lap is of little use, but the search after it tries again.
+            let _ = self
+                .clock
+                .flush_after_locked(self.lap_epoch.load(), &self.env);
+            self.lap_epoch.store(self.clock.epoch());
+            self.lap.store_release(lap);
+        });
+    }
+
+    /// Claims the first run that suits, between two indices.
+    fn claim_between(
+        &self,
+        request: &Request,
+        from: usize,
+        end: usize,
+        flushed: u64,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<Option<usize>, Error<E::Error>> {
+        let mut from = from;
+        while let Some(first) = self.geometry.place(request, from, end) {
+            let Some(run) = self.run(first, request.pages) else {
+                break;
+            };
+            // Claiming can only be undone by an unmap, and those pages wait for a flush then. So
+            // it is not begun when it is seen to fail. From the end on: the search goes on behind.
+            from = match leaves::last_busy::<E>(run, flushed) {
+                Some(place) => first + place + 1,
+                None => match leaves::claim(&self.env, &self.clock, run, flushed, leaf) {
+                    Ok(()) => return Ok(Some(first)),
+                    Err(Refusal::Busy(place)) => first + place + 1,
+                    Err(Refusal::Invalid) => return Err(Error::Invalid),
+                },
+            };
+        }
+        Ok(None)
+    }
+
+    /// Claims a run anywhere in the first `usable` pages, from where the last one was found.
+    fn sweep(
+        &self,
+        usable: usize,
+        request: &Request,
+        flushed: u64,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<Option<usize>, Error<E::Error>> {
+        // CAST: an index.
+        let low = (self.low.0.load() as usize).min(usable);
+        let wrapped = usable.min(low.saturating_add(request.pages - 1));
+        for (from, end) in [(low, usable), (0, wrapped)] {
+            if let Some(first) = self.claim_between(request, from, end, flushed, leaf)? {
+                self.low.0.store((first + request.pages) as u64);
+                return Ok(Some(first));
+            }
+        }
+        self.searches.fetch_add(1);
+        Ok(None)
+    }
+
+    /// Flushes, and claims a run before anybody else can have what the flush has freed. Who only
+    /// flushes and searches again may find that others, faster, have used all of it, for ever.
+    fn flush_and_sweep(
+        &self,
+        usable: usize,
+        request: &Request,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<Option<usize>, Error<E::Error>> {
+        let entries = self.entries().get(..usable).unwrap_or_default();
+        self.env.exclusively(|| {
+            let mut flushed = self.clock.flushed();
+            let mut result = self.sweep(usable, request, flushed, leaf);
+            // While the first flush ran, others may have used what was free before, and freed it too
+            // late for that flush. After it they have nothing more to use. So the second one gets all.
+            for _ in 0..2 {
+                if !matches!(result, Ok(None))
+                    || leaves::survey::<E>(entries, flushed).0 != Pending::Freed
+                {
+                    break;
+                }
+                result = match self.clock.flush_locked(&self.env) {
+                    Ok(number) => {
+                        flushed = number;
+                        self.sweep(usable, request, flushed, leaf)
+                    }
+                    Err(error) => Err(Error::Flush(error)),
+                };
+            }
+            self.clock.publish(flushed);
+            result
+        })
+    }
+
+    /// Maps anywhere in the first `usable` pages, flushing if that gains any.
+    fn search(
+        &self,
+        usable: usize,
+        request: &Request,
+        leaf: &mut impl FnMut(usize) -> u64,
+    ) -> Result<usize, Error<E::Error>> {
+        let mut before = None;
+        for round in 0..SEARCHES {
+            let flushed = self.clock.flushed();
+            if let Some(first) = self.sweep(usable, request, flushed, leaf)? {
+                return Ok(first);
+            }
+            // Judged by what was flushed when the search began: a page that has become free since
+            // then is one more reason to search again.
+            let entries = self.entries().get(..usable).unwrap_or_default();
+            let (pending, digest) = leaves::survey::<E>(entries, flushed);
+            match pending {
+                // All was as it is now while it was searched, so there was no run. Else pages may
+                // have been given back here while others were taken there, ahead of the search.
+                Pending::Nothing if before == Some(digest) => return Err(Error::Full),
+                Pending::Nothing => {}
+                Pending::Leaving => self.env.relax(),
+                // One flush does for all who wait for it.
+                Pending::Freed if round == 0 => self
+                    .clock
+                    .flush_after(self.clock.epoch(), &self.env)
+                    .map_err(Error::Flush)?,
+                Pending::Freed => {
+                    if let Some(first) = self.flush_and_sweep(usable, request, leaf)? {
+                        return Ok(first);
+                    }
+                }
+            }
+            before = Some(digest);
+        }
+        Err(Error::Full)
+    }
+}
+
+/// A cursor: the next page to try, and the page after the last one of the chunk.
+#[inline]
+fn pack(next: usize, end: usize) -> u64 {
+    ((next as u64) << 32) | end as u64
+}
+
+#[inline]
+fn unpack(cursor: u64) -> (usize, usize) {
+    // CAST: 32 bits each.
+    (
+        (cursor >> 32) as usize,
+        (cursor & u64::from(u32::MAX)) as usize,
+    )
+}
