@@ -15,6 +15,15 @@ pub mod inject {
 }
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
+pub mod lazy;
+#[path = "../../../../rust/policy"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod policy {
+    pub mod name;
+}
 pub mod pt;
 #[path = "../../../../rust/ring.rs"]
 pub mod ring;

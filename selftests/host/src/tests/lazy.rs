@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lazy window: against a model, by several threads, and every order of a few (`model`).
+
+mod fit;
+mod host;
+mod model;
+mod random;
+mod threads;
+
+use host::{entry, Host, TimedOut};
