@@ -15,7 +15,8 @@ use kernel::{
     },
     dma::{
         DataDirection,
-        DmaAddress, //
+        DmaAddress,
+        DmaMask, //
     },
     error::to_result,
     io::PhysAddr,
@@ -26,6 +27,16 @@ use kernel::{
         Arc, //
     },
 };
+
+/// Has the device's mappings stay below `1 << bits`. May sleep.
+///
+/// Who maps meanwhile has the limit from before or this one. Fails with `EINVAL` for a number of bits
+/// that there is no mask of, and with `EIO` where the platform cannot do it.
+pub fn set_mask(dev: &Device<Bound>, bits: u32) -> Result {
+    let mask = DmaMask::try_new(bits)?;
+    // SAFETY: The device is bound. What this writes are words of the device, which mapping only reads.
+    to_result(unsafe { bindings::dma_set_mask(as_raw(dev), mask.value()) })
+}
 
 /// Physically contiguous, zeroed pages that the CPU and devices share.
 ///

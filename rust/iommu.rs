@@ -44,10 +44,12 @@ pub mod registration;
 mod registry;
 pub mod resv;
 pub mod ring;
+pub mod scatter;
 pub mod shared;
 pub mod shutdown;
 pub mod source_id;
 pub mod standby;
+pub mod threads;
 pub mod unit;
 
 module! {

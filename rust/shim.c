@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /* One line a function: the reasons are with their users in the .rs files. */
 
+#include <linux/cpumask.h>
 #include <linux/device.h>
 #include <linux/export.h>
 #include <linux/io.h>
 #include <linux/msi.h>
+#include <linux/scatterlist.h>
+#include <linux/sched.h>
 #include "shim.h"
 
 void rust_iommu_pt_deinit(struct pt_iommu *table)
@@ -110,6 +113,24 @@ phys_addr_t rust_iommu_top_of_ram(void)
 	return virt_to_phys(high_memory - 1) + 1;
 }
 EXPORT_SYMBOL_GPL(rust_iommu_top_of_ram);
+
+void rust_iommu_cond_resched(void)
+{
+	cond_resched();
+}
+EXPORT_SYMBOL_GPL(rust_iommu_cond_resched);
+
+bool rust_iommu_cpu_online(unsigned int cpu)
+{
+	return cpu < nr_cpu_ids && cpu_online(cpu);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_cpu_online);
+
+void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length)
+{
+	sg_set_page(sg, phys_to_page(phys), length, offset_in_page(phys));
+}
+EXPORT_SYMBOL_GPL(rust_iommu_sg_set);
 
 static DEFINE_MUTEX(all_device_locks);
 

@@ -11,6 +11,7 @@
 #include <linux/irq.h>
 #include <linux/pci.h>
 #include <linux/ratelimit.h>
+#include <linux/scatterlist.h>
 #include <linux/generic_pt/iommu.h>
 
 /* drivers/iommu/iommu-pages.h; exported by the kernel image. */
@@ -19,6 +20,8 @@ void iommu_free_pages(void *virt);
 void iommu_put_pages_list(struct iommu_pages_list *list);
 
 void rust_iommu_compose_msi(struct irq_data *data, u64 *address, u32 *payload);
+void rust_iommu_cond_resched(void);
+bool rust_iommu_cpu_online(unsigned int cpu);
 void rust_iommu_device_locks_begin(void);
 void rust_iommu_device_locks_end(void);
 bool rust_iommu_device_trylock(struct device *dev);
@@ -35,6 +38,7 @@ struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev);
 void *rust_iommu_phys_to_virt(phys_addr_t phys);
 void rust_iommu_pt_deinit(struct pt_iommu *table);
 void rust_iommu_ratelimit_init(struct ratelimit_state *rs, u32 seconds, u32 burst);
+void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
 phys_addr_t rust_iommu_top_of_ram(void);
 phys_addr_t rust_iommu_virt_to_phys(void *virt);
