@@ -21,10 +21,10 @@ use crate::{
         Bench,
         Item, //
     },
+    engine::Outcome,
     words::{
         answer,
         done,
-        outcome,
         Words, //
     },
 };
@@ -119,4 +119,13 @@ fn handle_and_value(mut words: Words<'_>) -> Result<(u64, u32)> {
     let value = u32::try_from(words.number()?)?;
     words.end()?;
     Ok((handle, value))
+}
+
+pub(crate) fn outcome(outcome: Outcome) -> Result<CString> {
+    match outcome {
+        Outcome::Ok => answer(fmt!("ok")),
+        Outcome::TxFail => answer(fmt!("tx_fail")),
+        Outcome::Over => answer(fmt!("over")),
+        Outcome::Code(code) => answer(fmt!("code {code:#010x}")),
+    }
 }

@@ -2,7 +2,6 @@
 
 //! Command lines, word by word, and answers.
 
-use crate::engine::Outcome;
 use core::str::SplitAsciiWhitespace;
 use iommu::consumer::Access;
 use kernel::{
@@ -59,6 +58,13 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// Calls `f` with each word that is left.
+    #[allow(dead_code, reason = "not all modules have commands with many words")]
+    pub(crate) fn each(self, f: impl FnMut(&'a str) -> Result) -> Result {
+        let mut words = self.0;
+        words.try_for_each(f)
+    }
+
     pub(crate) fn end(&mut self) -> Result {
         self.0.next().map_or(Ok(()), |_| Err(E2BIG))
     }
@@ -70,15 +76,6 @@ fn parse(word: &str) -> Result<u64> {
         None => word.parse(),
     };
     number.map_err(|_| EINVAL)
-}
-
-pub(crate) fn outcome(outcome: Outcome) -> Result<CString> {
-    match outcome {
-        Outcome::Ok => answer(fmt!("ok")),
-        Outcome::TxFail => answer(fmt!("tx_fail")),
-        Outcome::Over => answer(fmt!("over")),
-        Outcome::Code(code) => answer(fmt!("code {code:#010x}")),
-    }
 }
 
 pub(crate) fn done() -> Result<CString> {

@@ -12,12 +12,14 @@
 
 use crate::{
     bench::Bench,
-    command,
+    command::{
+        self,
+        outcome, //
+    },
     console::Commands,
     words::{
         answer,
         done,
-        outcome,
         Words, //
     },
 };
