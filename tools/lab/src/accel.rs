@@ -17,6 +17,8 @@ pub fn use_kvm(o: &Options) -> Result<bool> {
     match o.accel {
         Accel::Kvm => return Ok(true),
         Accel::Tcg => return Ok(false),
+        // Only TCG can count.
+        Accel::Auto if o.icount => return Ok(false),
         Accel::Auto => {}
     }
     let node = fs::OpenOptions::new()

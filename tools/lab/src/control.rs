@@ -12,6 +12,7 @@
 //!   wait_deleted ID [S]  wait until QEMU has removed it, at most S seconds (10)
 //!   trace mark NAME      remember this moment of the trace (--trace)
 //!   trace since NAME     the events since then
+//!   trace count NAME     how many of each there were since then
 
 use crate::trace::Trace;
 use qapi::qmp;
@@ -163,6 +164,7 @@ impl Host {
             },
             ["trace", "mark", name] => self.trace()?.mark(name)?,
             ["trace", "since", name] => return self.trace()?.since(name),
+            ["trace", "count", name] => return self.trace()?.count(name),
             _ => return Err(format!("unknown request '{request}'")),
         }
         Ok(Vec::new())
@@ -258,6 +260,7 @@ mod tests {
         assert_eq!(ask("\x02@vm trace mark m\n"), "ok");
         log.write_all(b"event 0x1\n").unwrap();
         assert_eq!(ask("\x02@vm trace since m\n"), "event 0x1, ok");
+        assert_eq!(ask("\x02@vm trace count m\n"), "event 1, ok");
         guest.shutdown(std::net::Shutdown::Both).unwrap();
         server.join().unwrap();
         let all: Vec<Event> = events.iter().collect();

@@ -71,7 +71,13 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
         arg("-accel", "kvm".into());
     } else {
         arg("-machine", "q35".into());
-        arg("-accel", "tcg,thread=multi".into());
+        arg(
+            "-accel",
+            format!("tcg,thread={}", if o.icount { "single" } else { "multi" }),
+        );
+    }
+    if o.icount {
+        arg("-icount", "shift=0,sleep=off".into());
     }
     arg("-cpu", "max".into());
     arg("-smp", o.cpus.to_string());
@@ -209,6 +215,13 @@ mod tests {
         let count = |a: &str| args.iter().filter(|b| *b == a).count();
         assert_eq!(count("enable=vtd_inv_desc_*"), 1);
         assert_eq!((count("-trace"), count("-D")), (2, 1));
+    }
+
+    #[test]
+    fn instructions_are_counted_on_request() {
+        let has = |words: &[&str], arg: &str| args(words).iter().any(|a| a == arg);
+        assert!(has(&[], "tcg,thread=multi") && !has(&[], "-icount"));
+        assert!(has(&["--icount"], "tcg,thread=single") && has(&["--icount"], "-icount"));
     }
 
     #[test]

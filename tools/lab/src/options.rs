@@ -105,6 +105,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
     pub accel: Accel,
 
+    /// Guest time counts instructions, a nanosecond each, whatever the host does (TCG, one thread)
+    #[arg(long, help_heading = "Machine")]
+    pub icount: bool,
+
     /// NVMe disks, each behind a root port of its own
     #[arg(long, default_value_t = 2, value_name = "N", help_heading = "Devices")]
     pub nvme: u32,

@@ -3,7 +3,7 @@
 //! QEMU's trace log as a witness: what the emulated IOMMU was told, in order. The
 //! guest marks a moment and later asks what came since.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -45,6 +45,19 @@ impl Trace {
         Ok(lines)
     }
 
+    /// How many events of each name there were since the mark, one name a line.
+    pub fn count(&mut self, name: &str) -> Result<Vec<String>, String> {
+        let Some(&mark) = self.marks.get(name) else {
+            return Err(format!("there is no mark '{name}'"));
+        };
+        let text = self.read(mark).map_err(|e| e.to_string())?;
+        let mut counts = BTreeMap::new();
+        for event in text.lines().filter_map(|l| l.split_whitespace().next()) {
+            *counts.entry(event).or_insert(0u64) += 1;
+        }
+        Ok(counts.iter().map(|(e, n)| format!("{e} {n}")).collect())
+    }
+
     fn read(&mut self, from: u64) -> io::Result<String> {
         let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(from))?;
@@ -72,6 +85,17 @@ mod tests {
         assert!(trace.since("b").unwrap().is_empty());
         trace.mark("a").unwrap();
         assert!(trace.since("a").unwrap().is_empty());
+    }
+
+    #[test]
+    fn events_are_counted_by_name() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut trace = Trace::new(file.reopen().unwrap());
+        assert!(trace.count("a").is_err());
+        trace.mark("a").unwrap();
+        assert!(trace.count("a").unwrap().is_empty());
+        file.write_all(b"two 1\none\ntwo 2\n").unwrap();
+        assert_eq!(trace.count("a").unwrap(), ["one 1", "two 2"]);
     }
 
     #[test]
