@@ -24,6 +24,7 @@ use crate::{
         Node, //
     },
     batch::Batch,
+    bindings,
     domain::Domain,
     driver::{
         Driver,
@@ -41,7 +42,8 @@ use crate::{
     invalidation::Invalidation,
     locked::Locked,
     pci::Function,
-    queue::Synced, //
+    queue::Synced,
+    raw, //
 };
 use kernel::{
     prelude::*,
@@ -185,6 +187,14 @@ pub(crate) fn paging<D: Driver>(
     }
     if domain.is_default() {
         check_default(device, dev, &place)?;
+        // SAFETY: The device is probed, and the core holds `group->mutex` over an attach of a default
+        // domain. It looks at this after the first one.
+        unsafe {
+            bindings::rust_iommu_set_shadow_on_flush(
+                raw::as_raw(dev.as_device()),
+                domain.single_queue,
+            )
+        };
     }
     D::compatible(unit, &endpoint.facts, &domain.config)?;
     if D::flush_new_mappings(unit) && !domain.flushes_new {

@@ -16,12 +16,20 @@ use crate::{
         },
         Function, //
     },
+    policy::{
+        attribute,
+        change, //
+    }, //
 };
 use core::marker::PhantomData;
 use kernel::{
+    device::Device,
     prelude::*,
     str::CString,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
 };
 
 /// Sees drivers come and go.
@@ -39,23 +47,37 @@ impl<D: Driver> Bindings<D> {
 }
 
 /// Dropped by the driver core when the driver has gone.
-struct End<D: Driver>(Member<D>);
+struct End<D: Driver>(Member<D>, ARef<Device>);
 
 impl<D: Driver> Drop for End<D> {
     fn drop(&mut self) {
-        self.0.unbind();
+        self.0.unbind(&self.1);
     }
 }
 
 impl<D: Driver> PciObserver for Bindings<D> {
+    fn added(&self, function: &Function<'_>) {
+        if let Some(member) = Self::find(function) {
+            change::apply_default(&member, function);
+            attribute::add(&member, function);
+        }
+    }
+
+    fn will_remove(&self, function: &Function<'_>) {
+        if let Some(member) = Self::find(function) {
+            attribute::remove(&member, function);
+        }
+    }
+
     fn will_bind(&self, function: &Function<'_>, driver: &NewDriver<'_>) {
         let Some(member) = Self::find(function) else {
             return;
         };
         // The last one may have gone without a notice, see below.
-        member.unbind();
+        member.unbind(function.as_device());
         // Not yet known to be bound: should `End` be dropped here, that does nothing.
-        let end = KBox::new(End(member.clone()), GFP_KERNEL).map_err(Error::from);
+        let end = KBox::new(End(member.clone(), function.as_device().into()), GFP_KERNEL)
+            .map_err(Error::from);
         if end.and_then(|end| driver.at_end(end)).is_err() {
             // Nobody can be kept from binding here.
             pr_warn!(
@@ -69,11 +91,18 @@ impl<D: Driver> PciObserver for Bindings<D> {
             manages_dma: driver.manages_dma,
         };
         member.bind(bound);
+        change::start(&member, function);
+    }
+
+    fn bound(&self, function: &Function<'_>) {
+        if let Some(member) = Self::find(function) {
+            change::started(&member, function);
+        }
     }
 
     fn unbound(&self, function: &Function<'_>) {
         if let Some(member) = Self::find(function) {
-            member.unbind();
+            member.unbind(function.as_device());
         }
     }
 }

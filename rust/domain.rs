@@ -45,6 +45,9 @@ pub(crate) struct Domain<D: Driver> {
     /// New mappings are announced to the units too. Fixed when the domain is made,
     /// because the core's path for those that need it is a different one.
     pub(crate) flushes_new: bool,
+    /// Of which kind the core's queue is if it gets one. Fixed when the domain is made, as it is for
+    /// the core.
+    pub(crate) single_queue: bool,
     /// Outside the slot locks and the units' locks, inside the device's domain lock.
     #[pin]
     pub(crate) attached: SpinLockIrq<Nodes<D>>,
@@ -76,6 +79,7 @@ impl<D: Driver> Domain<D> {
                 table <- D::Table::new(config, node),
                 config,
                 flushes_new,
+                single_queue: device.single_queue.load(Relaxed),
                 attached <- new_spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
                 left <- new_mutex!(KVec::new(), "iommu domain leaks"),
@@ -121,14 +125,24 @@ impl<D: Driver> Domain<D> {
         &self.table
     }
 
-    /// Whether the DMA API maps here: the default domain of a group.
-    pub(crate) fn is_default(&self) -> bool {
+    /// The core's type of the domain, which it sets before the first attach. Later it may become
+    /// queued.
+    fn kind(&self) -> u32 {
         let domain = self.as_iommu_domain();
         // SAFETY: The domain is part of `self`; only the place is formed.
         let kind = unsafe { &raw const (*domain).type_ };
-        // SAFETY: Valid as above. The core sets it before the first attach; later changes,
-        // from strict to lazy, leave the bit that is asked for as it is.
-        unsafe { kind.read_volatile() & bindings::__IOMMU_DOMAIN_DMA_API != 0 }
+        // SAFETY: Valid as above.
+        unsafe { kind.read_volatile() }
+    }
+
+    /// Whether the DMA API maps here: the default domain of a group.
+    pub(crate) fn is_default(&self) -> bool {
+        self.kind() & bindings::__IOMMU_DOMAIN_DMA_API != 0
+    }
+
+    /// Whether the core queues invalidations.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.kind() == bindings::IOMMU_DOMAIN_DMA_FQ
     }
 
     /// # Safety

@@ -5,6 +5,8 @@
 use crate::{
     domain::Domain,
     driver::Driver,
+    pci::Function,
+    policy::settings,
     pt::walk::Range,
     raw,
     unit::UnitRef, //
@@ -93,6 +95,15 @@ impl Bound {
         !self.manages_dma
     }
 
+    /// The same, without the name if there is no memory for it.
+    pub(crate) fn copy(&self) -> Self {
+        let name = self.driver.as_ref();
+        Self {
+            driver: name.and_then(|name| CString::try_from(&**name).ok()),
+            manages_dma: self.manages_dma,
+        }
+    }
+
     /// The driver's name.
     pub(crate) fn name(&self) -> &str {
         let name = self.driver.as_ref().and_then(|name| name.to_str().ok());
@@ -115,6 +126,20 @@ pub(crate) struct Device<D: Driver> {
     /// other also where the core does not hold `group->mutex`.
     #[pin]
     pub(crate) place: Mutex<Place<D>>,
+    /// An [`Overlay`](crate::policy::name::Overlay).
+    pub(crate) overlay: Atomic<u32>,
+    /// It may do what only devices that are trusted may.
+    pub(crate) trusted: bool,
+    /// The queue of the group's next default domain would be a single one.
+    pub(crate) single_queue: Atomic<bool>,
+    /// How long an unmapped IOVA may stay reachable under the policy `lazy`, in milliseconds; 0: until
+    /// all were used.
+    pub(crate) max_age_ms: Atomic<u32>,
+    /// The device has attributes in sysfs.
+    pub(crate) has_attributes: Atomic<bool>,
+    /// A `Mapper` while the DMA API's operations are ours; changed with the lock of the group's
+    /// members held.
+    pub(crate) mapper: Atomic<usize>,
     /// Who is bound. Innermost; changed inside the lock of the device's group only.
     #[pin]
     pub(crate) bound: Mutex<Option<Bound>>,
@@ -133,6 +158,12 @@ impl<D: Driver> Device<D> {
                 name,
                 endpoint,
                 group_size: Atomic::new(1),
+                trusted: Function::from_device(dev).is_none_or(|function| !function.is_untrusted()),
+                overlay: Atomic::new(settings::overlay() as u32),
+                single_queue: Atomic::new(settings::single_queue()),
+                max_age_ms: Atomic::new(settings::max_age_ms()),
+                has_attributes: Atomic::new(false),
+                mapper: Atomic::new(0),
                 place <- new_mutex!(
                     Place {
                         state: State::Untouched,

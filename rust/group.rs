@@ -17,7 +17,8 @@ use crate::{
         State, //
     },
     leak,
-    pci::ports, //
+    pci::ports,
+    policy::mapper, //
 };
 use kernel::{
     new_mutex,
@@ -39,6 +40,10 @@ pub(crate) struct Group<D: Driver> {
     pub(crate) id: c_int,
     /// Devices are parked while no driver in the group uses the DMA API.
     park: bool,
+    /// Held while the policy of one of the devices is changed. Inside their device locks, outside
+    /// the core's `group->mutex`.
+    #[pin]
+    pub(crate) changing: Mutex<()>,
     /// Outside the devices' domain locks; nothing of the core's is taken inside.
     #[pin]
     pub(crate) members: Mutex<KVec<Arc<Device<D>>>>,
@@ -56,6 +61,11 @@ pub(crate) fn uses_dma_api<D: Driver>(device: &Arc<Device<D>>) -> bool {
 /// Whether a driver of one of the devices does.
 pub(crate) fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
     members.iter().any(uses_dma_api)
+}
+
+/// Whether all of them are trusted.
+pub(crate) fn are_trusted<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
+    members.iter().all(|device| device.trusted)
 }
 
 /// Whether nobody maps or unmaps on the device's behalf: it has no driver, or that of
@@ -81,6 +91,7 @@ impl<D: Driver> Group<D> {
                 identity: group.addr(),
                 id,
                 park,
+                changing <- new_mutex!((), "iommu group policy"),
                 members <- new_mutex!(KVec::new(), "iommu group members"),
             }),
             GFP_KERNEL,
@@ -98,21 +109,29 @@ impl<D: Driver> Group<D> {
         }
     }
 
-    fn unbind(&self, device: &Device<D>) {
+    fn unbind(&self, device: &Device<D>, dev: &kernel::device::Device) {
         let members = self.members.lock();
-        let Some(driver) = device.bound.lock().take() else {
+        let Some(name) = device.bound.lock().as_ref().map(Bound::copy) else {
             return;
         };
         attach::dma_cleanup(device);
-        if !driver.uses_dma_api() || in_use(&members) {
-            return;
-        }
-        if members.iter().all(is_quiet) {
+        let others = || {
+            members
+                .iter()
+                .filter(|other| !core::ptr::eq(&***other, device))
+        };
+        if name.uses_dma_api() && others().all(is_quiet) {
             // SAFETY: No driver but that of ports is bound in the group, and the last one has
             // gone with all that the driver core freed for it. One that comes waits for the
             // lock in `bind`, before its probe. A device that comes is not attached before
             // the core has mapped what firmware needs.
-            unsafe { leak::report(&members, device, &driver) };
+            unsafe { leak::report(&members, device, &name) };
+        }
+        // As long as a driver is known the group's default domain stays.
+        mapper::stop(device, dev);
+        let driver = device.bound.lock().take();
+        if driver.is_none_or(|driver| !driver.uses_dma_api()) || in_use(&members) {
+            return;
         }
         if self.park {
             for member in members.iter() {
@@ -147,8 +166,8 @@ impl<D: Driver> Member<D> {
     /// frees for it. Nothing happens if that is known already.
     ///
     /// Context: may sleep.
-    pub(crate) fn unbind(&self) {
-        self.group.unbind(&self.device);
+    pub(crate) fn unbind(&self, dev: &kernel::device::Device) {
+        self.group.unbind(&self.device, dev);
     }
 }
 
@@ -204,6 +223,10 @@ impl<D: Driver> Groups<D> {
         {
             let mut members = group.members.lock();
             let park = group.park && !in_use(&members);
+            if let Some(known) = members.first() {
+                let single = known.single_queue.load(Relaxed);
+                device.single_queue.store(single, Relaxed);
+            }
             members.push(device.clone(), GFP_KERNEL)?;
             for member in members.iter() {
                 member.group_size.store(members.len(), Relaxed);

@@ -16,7 +16,8 @@ use crate::{
     },
     late::LateLock,
     ops::Ops,
-    owner, //
+    owner,
+    policy::mapper, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -120,7 +121,10 @@ fn show_group<D: Driver>(group: &Group<D>, f: &mut fmt::Formatter<'_>) -> fmt::R
     } else {
         writeln!(f, "not held")?;
     }
-    members.iter().try_for_each(|device| show_device(device, f))
+    members.iter().try_for_each(|device| {
+        show_device(device, f)?;
+        mapper::show(device, f)
+    })
 }
 
 impl<D: Driver> core::fmt::Display for Holders<D> {

@@ -26,6 +26,7 @@ pub mod inject;
 pub mod invalidation;
 pub mod irq;
 mod late;
+pub mod lazy;
 mod leak;
 pub mod lease;
 pub mod locked;
@@ -36,6 +37,8 @@ pub mod owner;
 mod pages;
 pub mod path;
 pub mod pci;
+pub mod policy;
+mod preemption;
 pub mod pt;
 pub mod queue;
 pub mod ratelimit;
@@ -50,6 +53,7 @@ pub mod shutdown;
 pub mod source_id;
 pub mod standby;
 pub mod threads;
+mod timer;
 pub mod unit;
 
 module! {
@@ -59,6 +63,16 @@ module! {
     description: "Framework for IOMMU drivers in Rust",
     license: "GPL",
     imports_ns: ["GENERIC_PT_IOMMU"],
+    params: {
+        lazy_window_mb: u32 {
+            default: 0,
+            description: "MB of IOVAs for a device under the policy lazy, at most (power of two; 0: chosen)",
+        },
+        max_age_ms: u32 {
+            default: 1000,
+            description: "Milliseconds for which an IOVA stays reachable under the policy lazy, at most (0: until all were used)",
+        },
+    },
 }
 
 struct Framework {
@@ -68,6 +82,7 @@ struct Framework {
 
 impl kernel::Module for Framework {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        policy::settings::check()?;
         // SAFETY: Only here, before any module that uses this one can be loaded.
         unsafe { owner::init() };
         // SAFETY: As above.

@@ -18,6 +18,11 @@ use crate::{
     },
     inject,
     late::LateLock,
+    policy::{
+        attribute::Attributes,
+        change,
+        dma_ops, //
+    },
     raw,
     registry::{
         Registry,
@@ -58,6 +63,8 @@ pub struct Ops<D: Driver> {
     _blocked_ops: UnsafeCell<bindings::iommu_domain_ops>,
     _identity: UnsafeCell<bindings::iommu_domain>,
     _blocked: UnsafeCell<bindings::iommu_domain>,
+    dma: UnsafeCell<bindings::dma_map_ops>,
+    attributes: Attributes,
     registry: LateLock<RegistryLock<D>>,
     /// Paging domains that there are; those that were leaked count too.
     domains: Atomic<usize>,
@@ -95,6 +102,7 @@ impl<D: Driver> Ops<D> {
                 probe_device: Some(probe_device::<D>),
                 release_device: Some(release_device::<D>),
                 device_group: Some(device_group::<D>),
+                def_domain_type: Some(def_domain_type::<D>),
                 get_resv_regions: Some(get_resv_regions::<D>),
                 default_domain_ops: paging,
                 owner: <D::OwnerModule as ModuleMetadata>::THIS_MODULE.as_ptr(),
@@ -115,6 +123,8 @@ impl<D: Driver> Ops<D> {
                 bindings::IOMMU_DOMAIN_BLOCKED,
                 blocked_ops,
             )),
+            dma: UnsafeCell::new(dma_ops::table::<D>()),
+            attributes: Attributes::new(),
             // SAFETY: The lock's type belongs to this type, of which there is one static,
             // by the function's contract.
             registry: unsafe { LateLock::new(Registry::new()) },
@@ -125,6 +135,16 @@ impl<D: Driver> Ops<D> {
     /// The registry. Errors: see [`LateLock::get`].
     pub(crate) fn registry(&'static self) -> Result<&'static GlobalLock<RegistryLock<D>>> {
         self.registry.get()
+    }
+
+    /// The operations of the DMA API for devices that map in a window.
+    pub(crate) fn dma_ops() -> *const bindings::dma_map_ops {
+        D::ops().dma.get()
+    }
+
+    /// What the driver's devices have in sysfs.
+    pub(crate) fn attributes() -> &'static Attributes {
+        &D::ops().attributes
     }
 
     /// How many paging domains there are.
@@ -291,6 +311,20 @@ unsafe extern "C" fn device_group<D: Driver>(
             e.to_ptr()
         }
     }
+}
+
+/// `iommu_ops::def_domain_type`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
+unsafe extern "C" fn def_domain_type<D: Driver>(dev: *mut bindings::device) -> c_int {
+    // SAFETY: The device is probed.
+    let device = unsafe { device::<D>(dev) };
+    // SAFETY: The core holds a reference to it.
+    let dev = unsafe { raw::device(dev) };
+    // CAST: a few bits.
+    change::default_type(&device, dev) as c_int
 }
 
 /// `iommu_ops::get_resv_regions`.

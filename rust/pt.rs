@@ -70,6 +70,26 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
         visit: &mut dyn FnMut(walk::Range) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
+    /// What the lowest entries say while nothing is mapped.
+    #[doc(hidden)]
+    type Vacant: crate::lazy::format::Format + 'static;
+
+    /// The physical address of the lowest table for `iova`, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// Nobody frees tables of this range during the call.
+    #[doc(hidden)]
+    unsafe fn lowest_table(&self, iova: u64) -> Option<u64>;
+
+    /// The lowest entry that maps the page at `phys`. At least one of the two is allowed.
+    #[doc(hidden)]
+    fn leaf(config: &Self::Config, phys: u64, read: bool, write: bool) -> u64;
+
+    /// Whether the hardware reads tables past the CPU's caches.
+    #[doc(hidden)]
+    fn is_incoherent(config: &Self::Config) -> bool;
+
     /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that
     /// is no domain's (a driver's own identity table).
     ///

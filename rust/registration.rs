@@ -7,13 +7,22 @@ use crate::{
     bindings,
     driver::Driver,
     freeze::Frozen,
+    group::Member,
     holders::Reported,
     inject,
-    ops,
+    ops::{
+        self,
+        Ops, //
+    },
     pci::{
+        for_each_function,
         hold::Held,
         notifier::PciNotifier,
         Function, //
+    },
+    policy::{
+        attribute,
+        change, //
     },
     raw,
     registry::Registry,
@@ -32,9 +41,9 @@ pub fn is_attached(function: Function<'_>) -> bool {
     !unsafe { (*raw::as_raw(function.as_device())).iommu_group }.is_null()
 }
 
-/// What users may choose.
+/// What a driver's users may choose.
 #[derive(Clone, Copy, Default)]
-pub struct Policy {
+pub struct Choices {
     /// DMA through a group's default domain is blocked while none of its devices has a
     /// driver that uses the DMA API; not for devices that firmware uses too.
     pub park: bool,
@@ -74,7 +83,7 @@ impl<D: Driver> Registration<D> {
         held: &Held,
         prefix: &'static CStr,
         units: KVec<UnitRef<D>>,
-        policy: Policy,
+        choices: Choices,
     ) -> Result<Self> {
         let registry = D::ops().registry()?;
         {
@@ -83,7 +92,9 @@ impl<D: Driver> Registration<D> {
                 return Err(EBUSY);
             }
             registry.units.reserve(units.len(), GFP_KERNEL)?;
-            registry.groups.park = policy.park;
+            registry.groups.park = choices.park;
+            // SAFETY: Under the registry's lock, and without units there are no devices.
+            unsafe { Ops::<D>::attributes().init::<D>() };
         }
         for (i, unit) in units.iter().enumerate() {
             if units.iter().take(i).any(|other| other.same(unit)) {
@@ -122,6 +133,10 @@ impl<D: Driver> Registration<D> {
             return Err(e);
         }
 
+        this.for_each_endpoint(held, |member, function| {
+            change::apply_default(member, function);
+            attribute::add(member, function);
+        });
         let declined = registry.lock().declined.take();
         if !declined.is_empty() {
             pr_info!(
@@ -166,8 +181,22 @@ impl<D: Driver> Registration<D> {
         }
     }
 
+    fn for_each_endpoint(&self, _held: &Held, f: impl Fn(&Member<D>, &Function<'_>)) {
+        let visited = for_each_function(|function| {
+            let registry = D::ops().registry()?;
+            let member = registry.lock().groups.find(function.as_device());
+            if let Some(member) = member {
+                f(&member, &function);
+            }
+            Ok(())
+        });
+        // Only the visitor fails, and the registry was locked before.
+        let _ = visited;
+    }
+
     /// Nobody uses the endpoints, nor begins to: all are held and have no driver.
-    fn unregister(&mut self, _held: &Held) {
+    fn unregister(&mut self, held: &Held) {
+        self.for_each_endpoint(held, attribute::remove);
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };

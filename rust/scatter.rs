@@ -12,7 +12,10 @@ use kernel::{
         Bound,
         Device, //
     },
-    dma::DataDirection,
+    dma::{
+        DataDirection,
+        DmaAddress, //
+    },
     error::to_result,
     prelude::*,
     sync::Arc, //
@@ -98,6 +101,13 @@ impl<'dev> ScatterList<'dev> {
         // INVARIANT: Mapped just now.
         self.mapped = true;
         Ok(())
+    }
+
+    /// Where the device finds the first byte, if the list is mapped.
+    pub fn dma_addr(&self) -> Option<DmaAddress> {
+        // SAFETY: By the type invariant there is a first entry.
+        let addr = unsafe { bindings::sg_dma_address(self.table.sgl) };
+        self.mapped.then_some(addr)
     }
 
     /// Unmaps the list, if it is mapped. Does not sleep.

@@ -3,11 +3,19 @@
 
 #include <linux/cpumask.h>
 #include <linux/device.h>
+#include <linux/dma-map-ops.h>
 #include <linux/export.h>
+#include <linux/hrtimer.h>
 #include <linux/io.h>
+#include <linux/kernfs.h>
+#include <linux/moduleparam.h>
 #include <linux/msi.h>
+#include <linux/preempt.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/sysfs.h>
+#include <linux/vmalloc.h>
 #include "shim.h"
 
 void rust_iommu_pt_deinit(struct pt_iommu *table)
@@ -158,3 +166,267 @@ void rust_iommu_device_unlock(struct device *dev)
 	device_unlock(dev);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_device_unlock);
+
+/* What drivers/iommu/dma-iommu.c and kernel/dma/mapping.c look at, see lazy/twin.rs. */
+void rust_iommu_twin_init(struct device *twin, struct device *dev, const char *name)
+{
+	twin->init_name = name;
+	twin->iommu_group = dev->iommu_group;
+	twin->iommu = dev->iommu;
+	twin->dma_mask = dev->dma_mask;
+	twin->coherent_dma_mask = dev->coherent_dma_mask;
+	twin->dma_parms = dev->dma_parms;
+	twin->bus_dma_limit = dev->bus_dma_limit;
+	set_dev_node(twin, dev_to_node(dev));
+	dev_set_dma_iommu(twin);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_twin_init);
+
+#ifndef CONFIG_ARCH_HAS_DMA_OPS
+#error "a kernel without dma_map_ops cannot give a device operations of ours"
+#endif
+
+/*
+ * dma_map_phys() and its like read the operations first and the flag later. Whoever has read
+ * that there are none has to be done before the flag goes: it would map nothing at all.
+ */
+void rust_iommu_dma_ops_set(struct device *dev, const struct dma_map_ops *ops, bool running)
+{
+	set_dma_ops(dev, ops);
+	if (running)
+		synchronize_rcu_tasks();
+	dev_clear_dma_iommu(dev);
+	/* Whoever has still seen the flag maps and unmaps by the core's ways; these end here. */
+	if (running)
+		synchronize_rcu_tasks();
+}
+EXPORT_SYMBOL_GPL(rust_iommu_dma_ops_set);
+
+/* Nobody maps or unmaps for the device. */
+void rust_iommu_dma_ops_clear(struct device *dev)
+{
+	dev_set_dma_iommu(dev);
+	set_dma_ops(dev, NULL);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_dma_ops_clear);
+
+bool rust_iommu_uses_dma_iommu(struct device *dev)
+{
+	return dev_dma_iommu(dev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_uses_dma_iommu);
+
+u64 rust_iommu_dma_limit(struct device *dev)
+{
+	return min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_dma_limit);
+
+u64 rust_iommu_seg_boundary(struct device *dev)
+{
+	return dma_get_seg_boundary(dev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_seg_boundary);
+
+unsigned int rust_iommu_max_seg_size(struct device *dev)
+{
+	return dma_get_max_seg_size(dev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_max_seg_size);
+
+phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg)
+{
+	return sg_phys(sg);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_sg_phys);
+
+phys_addr_t rust_iommu_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_page_to_phys);
+
+struct page *rust_iommu_phys_to_page(phys_addr_t phys)
+{
+	return phys_to_page(phys);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_phys_to_page);
+
+/* A kernel mapping of pages side by side; vunmap() ends it. */
+void *rust_iommu_vmap(struct page **pages, unsigned int count)
+{
+	return vmap(pages, count, VM_MAP, PAGE_KERNEL);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_vmap);
+
+static enum hrtimer_restart rust_iommu_timer_expired(struct hrtimer *hrtimer)
+{
+	struct rust_iommu_timer *timer = container_of(hrtimer, struct rust_iommu_timer, timer);
+
+	timer->expired(timer->data);
+	return HRTIMER_NORESTART;
+}
+
+void rust_iommu_timer_init(struct rust_iommu_timer *timer, void (*expired)(void *data), void *data)
+{
+	timer->expired = expired;
+	timer->data = data;
+	hrtimer_setup(&timer->timer, rust_iommu_timer_expired, CLOCK_MONOTONIC, HRTIMER_MODE_REL);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_timer_init);
+
+void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns)
+{
+	hrtimer_start(&timer->timer, ns_to_ktime(ns), HRTIMER_MODE_REL);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_timer_start);
+
+void rust_iommu_timer_stop(struct rust_iommu_timer *timer)
+{
+	hrtimer_cancel(&timer->timer);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_timer_stop);
+
+void rust_iommu_preempt_disable(void)
+{
+	preempt_disable();
+}
+EXPORT_SYMBOL_GPL(rust_iommu_preempt_disable);
+
+void rust_iommu_preempt_enable(void)
+{
+	preempt_enable();
+}
+EXPORT_SYMBOL_GPL(rust_iommu_preempt_enable);
+static char *policy = "";
+module_param(policy, charp, 0444);
+MODULE_PARM_DESC(policy, "strict, fq, fq-single, lazy or identity, for every device (default: as the kernel's parameters say)");
+
+/* Pages of one allocation: only the first of them is counted. */
+bool rust_iommu_pages_are_one(struct page *page, size_t size)
+{
+	return size <= PAGE_SIZE || !page_ref_count(page + 1);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_pages_are_one);
+
+const char *rust_iommu_policy_parameter(void)
+{
+	return policy;
+}
+
+/* The attribute of a device's group, as a file; kernfs_put() gives it back. */
+static struct kernfs_node *rust_iommu_group_file(struct device *dev, const char *name,
+						 struct kobject **group)
+{
+	struct kernfs_node *link = kernfs_find_and_get(dev->kobj.sd, "iommu_group");
+	struct kernfs_node *file = NULL;
+
+	if (!link)
+		return NULL;
+	if (kernfs_type(link) == KERNFS_LINK) {
+		*group = link->symlink.target_kn->priv;
+		file = kernfs_find_and_get(link->symlink.target_kn, name);
+	}
+	kernfs_put(link);
+	return file;
+}
+
+int rust_iommu_group_type_show(struct device *dev, char *text)
+{
+	struct kobject *group;
+	struct kernfs_node *file = rust_iommu_group_file(dev, "type", &group);
+	int ret;
+
+	if (!file)
+		return -ENODEV;
+	ret = group->ktype->sysfs_ops->show(group, file->priv, text);
+	kernfs_put(file);
+	return ret;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_group_type_show);
+
+int rust_iommu_group_type_store(struct device *dev, const char *text)
+{
+	struct kobject *group;
+	struct kernfs_node *file = rust_iommu_group_file(dev, "type", &group);
+	int ret;
+
+	if (!file)
+		return -ENODEV;
+	ret = group->ktype->sysfs_ops->store(group, file->priv, text, strlen(text));
+	kernfs_put(file);
+	return ret < 0 ? ret : 0;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_group_type_store);
+
+void rust_iommu_set_shadow_on_flush(struct device *dev, bool on)
+{
+	dev->iommu->shadow_on_flush = on;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_set_shadow_on_flush);
+
+static const char *const rust_iommu_attribute_names[RUST_IOMMU_ATTRIBUTES] = {
+	[RUST_IOMMU_POLICY] = "policy",
+	[RUST_IOMMU_MAX_AGE_MS] = "max_age_ms",
+};
+
+static ssize_t rust_iommu_attribute_show(struct device *dev, struct device_attribute *attr,
+					 char *text)
+{
+	struct dev_ext_attribute *this = container_of(attr, struct dev_ext_attribute, attr);
+	struct rust_iommu_attributes *attributes = this->var;
+
+	return attributes->show(dev, this - attributes->all, text);
+}
+
+static ssize_t rust_iommu_attribute_store(struct device *dev, struct device_attribute *attr,
+					  const char *text, size_t length)
+{
+	struct dev_ext_attribute *this = container_of(attr, struct dev_ext_attribute, attr);
+	struct rust_iommu_attributes *attributes = this->var;
+	ssize_t ret;
+
+	/*
+	 * Waiting for the lock could be for ever: who removes the attributes waits for this, and may
+	 * hold it.
+	 */
+	if (!device_trylock(dev))
+		return restart_syscall();
+	ret = attributes->store(dev, this - attributes->all, text, length);
+	device_unlock(dev);
+	return ret;
+}
+
+void rust_iommu_attributes_init(struct rust_iommu_attributes *attributes, rust_iommu_show show,
+				rust_iommu_store store)
+{
+	int i;
+
+	attributes->show = show;
+	attributes->store = store;
+	for (i = 0; i < RUST_IOMMU_ATTRIBUTES; i++) {
+		struct dev_ext_attribute *this = &attributes->all[i];
+
+		this->var = attributes;
+		this->attr.attr.name = rust_iommu_attribute_names[i];
+		this->attr.attr.mode = 0644;
+		this->attr.show = rust_iommu_attribute_show;
+		this->attr.store = rust_iommu_attribute_store;
+		attributes->list[i] = &this->attr.attr;
+	}
+	attributes->group.name = "rust_iommu";
+	attributes->group.attrs = attributes->list;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_attributes_init);
+
+int rust_iommu_attributes_add(struct rust_iommu_attributes *attributes, struct device *dev)
+{
+	return sysfs_create_group(&dev->kobj, &attributes->group);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_attributes_add);
+
+void rust_iommu_attributes_remove(struct rust_iommu_attributes *attributes, struct device *dev)
+{
+	sysfs_remove_group(&dev->kobj, &attributes->group);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_attributes_remove);

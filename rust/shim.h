@@ -7,6 +7,8 @@
 #define RUST_IOMMU_SHIM_H
 
 #include <linux/dma-mapping.h>
+#include <linux/dma-map-ops.h>
+#include <linux/hrtimer.h>
 #include <linux/iommu.h>
 #include <linux/irq.h>
 #include <linux/pci.h>
@@ -19,6 +21,36 @@ void *iommu_alloc_pages_node_sz(int nid, gfp_t gfp, size_t size);
 void iommu_free_pages(void *virt);
 void iommu_put_pages_list(struct iommu_pages_list *list);
 
+/* Calls @expired from an interrupt, some time after rust_iommu_timer_start(). */
+struct rust_iommu_timer {
+	void (*expired)(void *data);
+	void *data;
+	struct hrtimer timer;
+};
+
+/* What a driver's devices have in sysfs, below the directory rust_iommu. */
+enum rust_iommu_attribute {
+	RUST_IOMMU_POLICY,
+	RUST_IOMMU_MAX_AGE_MS,
+	RUST_IOMMU_ATTRIBUTES,
+};
+
+typedef ssize_t (*rust_iommu_show)(struct device *dev, enum rust_iommu_attribute which, char *text);
+typedef ssize_t (*rust_iommu_store)(struct device *dev, enum rust_iommu_attribute which,
+				    const char *text, size_t length);
+
+struct rust_iommu_attributes {
+	rust_iommu_show show;
+	rust_iommu_store store;
+	struct dev_ext_attribute all[RUST_IOMMU_ATTRIBUTES];
+	struct attribute *list[RUST_IOMMU_ATTRIBUTES + 1];
+	struct attribute_group group;
+};
+
+int rust_iommu_attributes_add(struct rust_iommu_attributes *attributes, struct device *dev);
+void rust_iommu_attributes_init(struct rust_iommu_attributes *attributes, rust_iommu_show show,
+				rust_iommu_store store);
+void rust_iommu_attributes_remove(struct rust_iommu_attributes *attributes, struct device *dev);
 void rust_iommu_compose_msi(struct irq_data *data, u64 *address, u32 *payload);
 void rust_iommu_cond_resched(void);
 bool rust_iommu_cpu_online(unsigned int cpu);
@@ -26,21 +58,42 @@ void rust_iommu_device_locks_begin(void);
 void rust_iommu_device_locks_end(void);
 bool rust_iommu_device_trylock(struct device *dev);
 void rust_iommu_device_unlock(struct device *dev);
+u64 rust_iommu_dma_limit(struct device *dev);
 int rust_iommu_dma_mapping_error(struct device *dev, dma_addr_t addr);
+void rust_iommu_dma_ops_clear(struct device *dev);
+void rust_iommu_dma_ops_set(struct device *dev, const struct dma_map_ops *ops, bool running);
 void rust_iommu_dma_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
 				 enum dma_data_direction dir);
 void rust_iommu_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
 				    enum dma_data_direction dir);
 int rust_iommu_dev_to_node(struct device *dev);
+int rust_iommu_group_type_show(struct device *dev, char *text);
+int rust_iommu_group_type_store(struct device *dev, const char *text);
+unsigned int rust_iommu_max_seg_size(struct device *dev);
 int rust_iommu_pci_domain_nr(struct pci_bus *bus);
 struct pci_dev *rust_iommu_pci_physfn(struct pci_dev *pdev);
 struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev);
+phys_addr_t rust_iommu_page_to_phys(struct page *page);
+bool rust_iommu_pages_are_one(struct page *page, size_t size);
+struct page *rust_iommu_phys_to_page(phys_addr_t phys);
 void *rust_iommu_phys_to_virt(phys_addr_t phys);
+const char *rust_iommu_policy_parameter(void);
+void rust_iommu_preempt_disable(void);
+void rust_iommu_preempt_enable(void);
 void rust_iommu_pt_deinit(struct pt_iommu *table);
 void rust_iommu_ratelimit_init(struct ratelimit_state *rs, u32 seconds, u32 burst);
+u64 rust_iommu_seg_boundary(struct device *dev);
+void rust_iommu_set_shadow_on_flush(struct device *dev, bool on);
+phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg);
 void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
+void rust_iommu_timer_init(struct rust_iommu_timer *timer, void (*expired)(void *data), void *data);
+void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns);
+void rust_iommu_timer_stop(struct rust_iommu_timer *timer);
 phys_addr_t rust_iommu_top_of_ram(void);
+void rust_iommu_twin_init(struct device *twin, struct device *dev, const char *name);
+bool rust_iommu_uses_dma_iommu(struct device *dev);
 phys_addr_t rust_iommu_virt_to_phys(void *virt);
+void *rust_iommu_vmap(struct page **pages, unsigned int count);
 
 #endif

@@ -14,7 +14,7 @@ use iommu::{
         ports::ReleasedPorts, //
     },
     registration::{
-        Policy,
+        Choices,
         Registration, //
     },
     shutdown::{
@@ -224,10 +224,10 @@ impl Remapping {
         let notifier = PciNotifier::register(translation.boot.clone())
             .inspect_err(failed("watching the PCI bus"))?;
         let stats = Stats::new(&units).inspect_err(failed("making debugfs files"))?;
-        let policy = Policy {
+        let choices = Choices {
             park: options.park_unbound,
         };
-        let registration = Registration::new(&held, c"vtd", units, policy)
+        let registration = Registration::new(&held, c"vtd", units, choices)
             .inspect_err(failed("registering with the IOMMU core"))?;
         translation.boot.settle();
         drop(held);

@@ -28,8 +28,8 @@ use kernel::{
     },
 };
 
-/// Lower numbers are told later. The IOMMU core's own notifier has 0, so it has released a function
-/// before [`PciObserver::removed`]. For binding and unbinding the core has no notifier, so order
+/// Lower numbers are told later. The IOMMU core's own notifier has 0, so it has a function before
+/// [`PciObserver::added`] and has released it before [`PciObserver::removed`]. For binding and unbinding the core has no notifier, so order
 /// does not matter there.
 const PRIORITY: c_int = -1;
 
@@ -105,12 +105,23 @@ unsafe extern "C" fn drop_end<T>(data: *mut c_void) {
 /// so; taking it there, or binding and unbinding anything, deadlocks. Several functions' events
 /// run at the same time.
 pub trait PciObserver: Send + Sync + 'static {
+    /// The function is on its bus, and the IOMMU core has seen it. No driver is bound yet. Device
+    /// lock not held.
+    fn added(&self, _function: &Function<'_>) {}
+
+    /// The function is about to leave its bus; a driver may be bound, but none binds any more. Device
+    /// lock not held.
+    fn will_remove(&self, _function: &Function<'_>) {}
+
     /// The function is gone from its bus, and the IOMMU core has released it. It is unbound. Ids
     /// and bridges can still be asked for, its configuration space not. Device lock not held.
     fn removed(&self, _function: &Function<'_>) {}
 
     /// A driver is about to probe; the bus has set DMA up for it. Device lock held.
     fn will_bind(&self, _function: &Function<'_>, _driver: &NewDriver<'_>) {}
+
+    /// A driver's probe has succeeded. Device lock held.
+    fn bound(&self, _function: &Function<'_>) {}
 
     /// A driver was unbound, and all is freed that the driver core had to free for it. Not
     /// called for a driver whose probe failed. Device lock held.
@@ -205,6 +216,8 @@ unsafe extern "C" fn notify<T: PciObserver>(
     if let (Some(function), Ok(action)) = (Function::from_device(dev), u32::try_from(action)) {
         let observer = &*this.observer;
         match action {
+            bindings::bus_notifier_event_BUS_NOTIFY_ADD_DEVICE => observer.added(&function),
+            bindings::bus_notifier_event_BUS_NOTIFY_DEL_DEVICE => observer.will_remove(&function),
             bindings::bus_notifier_event_BUS_NOTIFY_REMOVED_DEVICE => observer.removed(&function),
             bindings::bus_notifier_event_BUS_NOTIFY_BIND_DRIVER => {
                 // SAFETY: The driver core holds the device's lock over this event, see
@@ -213,6 +226,7 @@ unsafe extern "C" fn notify<T: PciObserver>(
                     observer.will_bind(&function, &driver);
                 }
             }
+            bindings::bus_notifier_event_BUS_NOTIFY_BOUND_DRIVER => observer.bound(&function),
             bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => observer.unbound(&function),
             _ => {}
         }

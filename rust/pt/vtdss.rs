@@ -6,7 +6,10 @@
 use super::{
     no_device,
     read_entry,
-    second_stage::SecondStage,
+    second_stage::{
+        self,
+        SecondStage, //
+    },
     walk::{
         self,
         Range,
@@ -74,6 +77,7 @@ impl Sealed for Vtdss {}
 impl PageTable for Vtdss {
     type Config = VtdssConfig;
     type Root = VtdssRoot;
+    type Vacant = crate::lazy::format::Permissions;
 
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_vtdss_iova_to_phys;
 
@@ -137,22 +141,30 @@ impl PageTable for Vtdss {
         self.table.get().cast()
     }
 
+    unsafe fn lowest_table(&self, iova: u64) -> Option<u64> {
+        walk::lowest_table::<SecondStage>(
+            self.top(),
+            iova,
+            // SAFETY: As for `for_each_mapping`; tables that lead to `iova` stay, by the contract.
+            |table, index| unsafe { read_entry(table, index) },
+        )
+    }
+
+    fn leaf(config: &VtdssConfig, phys: u64, read: bool, write: bool) -> u64 {
+        second_stage::leaf(phys, read, write || config.force_writable)
+    }
+
+    fn is_incoherent(config: &VtdssConfig) -> bool {
+        config.incoherent
+    }
+
     unsafe fn for_each_mapping(
         &self,
         tables: u32,
         visit: &mut dyn FnMut(Range) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let root = self.root();
-        // SAFETY: Written by `new` only.
-        let address_bits = unsafe { (*self.table.get()).vtdss_pt.common.max_vasz_lg2 };
-        let top = Top {
-            phys: root.phys,
-            // As for a context entry: 1 is the width of a table of three levels.
-            level: u32::from(root.address_width) + 1,
-            address_bits: address_bits.into(),
-        };
         walk::walk::<SecondStage>(
-            top,
+            self.top(),
             tables,
             // SAFETY: The address is that of the root, or comes from an entry of a
             // table of this tree, in which by the contract nothing changes meanwhile.
@@ -160,6 +172,20 @@ impl PageTable for Vtdss {
             |table, index| unsafe { read_entry(table, index) },
             visit,
         )
+    }
+}
+
+impl Vtdss {
+    fn top(&self) -> Top {
+        let root = self.root();
+        // SAFETY: Written by `new` only.
+        let address_bits = unsafe { (*self.table.get()).vtdss_pt.common.max_vasz_lg2 };
+        Top {
+            phys: root.phys,
+            // As for a context entry: 1 is the width of a table of three levels.
+            level: u32::from(root.address_width) + 1,
+            address_bits: address_bits.into(),
+        }
     }
 }
 

@@ -101,6 +101,26 @@ fn shift(level: u32) -> u32 {
     PAGE_BITS + TABLE_BITS * level
 }
 
+/// Finds the lowest table that translates `iova`; `None` if there is none yet, or a larger page.
+///
+/// `read` as for [`walk`].
+pub fn lowest_table<F: Format>(
+    top: Top,
+    iova: u64,
+    mut read: impl FnMut(u64, usize) -> u64,
+) -> Option<u64> {
+    let mut table = top.phys;
+    for level in (1..=top.level.min(LEVELS as u32 - 1)).rev() {
+        // CAST: nine bits.
+        let index = (iova >> shift(level)) as usize & ((1 << TABLE_BITS) - 1);
+        match F::decode(level, read(table, index)) {
+            Entry::Table(next) => table = next,
+            Entry::Empty | Entry::Leaf => return None,
+        }
+    }
+    Some(table)
+}
+
 /// Visits what a table maps, in rising order, neighbouring entries as one range.
 ///
 /// `read` gives the entry of the table at a physical address and with an index below

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! From one policy to another, and to the one a device starts with.
+
+use super::{
+    group_type,
+    mapper,
+    name::{
+        plan,
+        shown,
+        Base,
+        Overlay,
+        Plan,
+        Policy, //
+    },
+    settings, //
+};
+use crate::{
+    driver::Driver,
+    endpoint::{
+        Device,
+        State, //
+    },
+    group::{
+        are_trusted,
+        in_use,
+        uses_dma_api,
+        Group,
+        Member, //
+    },
+    invalidation::Invalidation,
+    pci::Function, //
+};
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::{
+        Full,
+        Relaxed, //
+    },
+};
+
+/// Which queue the group's default domain has, or would have if it were given one.
+fn has_single_queue<D: Driver>(device: &Device<D>) -> bool {
+    match &device.place.lock().state {
+        State::Paging(at) if at.domain.is_default() => at.domain.single_queue,
+        _ => device.single_queue.load(Relaxed),
+    }
+}
+
+/// What the device runs under, or will when a driver is bound.
+///
+/// Errors: as for [`group_type::read`]. Context: may sleep; takes `group->mutex`.
+pub(super) fn current<D: Driver>(member: &Member<D>, function: &Function<'_>) -> Result<Policy> {
+    let device = &member.device;
+    let base = group_type::read(function.as_device(), has_single_queue(device))?;
+    Ok(shown(base, device.overlay()))
+}
+
+/// The type that the core is to give a group's first default domain; 0: as the kernel's parameters say.
+///
+/// Later ones are what the user says.
+pub(crate) fn default_type<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) -> u32 {
+    if !matches!(device.place.lock().state, State::Untouched) {
+        return 0;
+    }
+    let member = D::ops()
+        .registry()
+        .ok()
+        .and_then(|r| r.lock().groups.find(dev));
+    // All of the group have joined it before it has a default domain.
+    let trusted = member.is_some_and(|member| are_trusted(&member.group.members.lock()));
+    match settings::policy() {
+        None => 0,
+        Some(Policy::Identity) if trusted => bindings::IOMMU_DOMAIN_IDENTITY,
+        Some(_) => bindings::IOMMU_DOMAIN_DMA,
+    }
+}
+
+/// Gives a new device's group its queue, if that is what every device gets. Context: may sleep.
+pub(crate) fn apply_default<D: Driver>(member: &Member<D>, function: &Function<'_>) {
+    let policy = match settings::policy() {
+        Some(policy @ (Policy::Fq | Policy::FqSingle)) => policy,
+        _ => return,
+    };
+    if !are_trusted(&member.group.members.lock()) {
+        return;
+    }
+    if let Err(e) = change(member, function, policy) {
+        pr_warn!(
+            "{function}: policy {} not set (error {})\n",
+            policy.name(),
+            e.to_errno()
+        );
+    }
+}
+
+/// A driver that was just made known is about to probe the device. Where its policy needs operations of
+/// ours and they cannot be had, the policy is that of the default domain, with a message.
+///
+/// Context: may sleep; the device's lock is held.
+pub(crate) fn start<D: Driver>(member: &Member<D>, function: &Function<'_>) {
+    let device = &member.device;
+    let _members = member.group.members.lock();
+    if device.overlay() == Overlay::None || !uses_dma_api(device) {
+        return;
+    }
+    match mapper::start(device, function, false) {
+        // Without a domain that translates the policy is identity, whatever lies above.
+        Ok(()) | Err(ENODEV) => {}
+        Err(e) => decline(device, function, e),
+    }
+}
+
+/// The probe of the device's driver has succeeded: the window is made that its policy asks for. Where
+/// it cannot be had, the policy is that of the default domain, with a message.
+///
+/// Context: may sleep; the device's lock is held.
+pub(crate) fn started<D: Driver>(member: &Member<D>, function: &Function<'_>) {
+    let device = &member.device;
+    let _members = member.group.members.lock();
+    // SAFETY: The lock is held.
+    let mapper = unsafe { mapper::get(device) };
+    let lazy = mapper.filter(|_| device.overlay() == Overlay::Lazy);
+    if let Some(Err(e)) = lazy.map(|mapper| mapper.make_window()) {
+        decline(device, function, e);
+    }
+}
+
+fn decline<D: Driver>(device: &Device<D>, function: &Function<'_>, e: Error) {
+    device.overlay.store(Overlay::None as u32, Relaxed);
+    pr_warn!(
+        "{function}: its policy is that of its group (error {})\n",
+        e.to_errno()
+    );
+}
+
+/// Which queue the group's next default domain has.
+fn choose_queue<D: Driver>(group: &Group<D>, single: bool) {
+    for device in group.members.lock().iter() {
+        device.single_queue.store(single, Relaxed);
+    }
+}
+
+fn change_base<D: Driver>(
+    member: &Member<D>,
+    function: &Function<'_>,
+    from: Base,
+    plan: &Plan,
+) -> Result {
+    let Some(base) = plan.base else {
+        return Ok(());
+    };
+    let before = member.device.single_queue.load(Relaxed);
+    let single = match base {
+        Base::Queue { single } => single,
+        // A new domain, and nobody has chosen.
+        Base::Strict | Base::Identity => settings::single_queue(),
+    };
+    choose_queue(&member.group, single);
+    group_type::change(function.as_device(), from, base, plan.new_domain).inspect_err(|_| {
+        choose_queue(&member.group, before);
+    })
+}
+
+/// Changes what the device does differently from its group, and completes all flushes that the old way
+/// has left.
+fn set_overlay<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: Overlay) -> Result {
+    let device = &member.device;
+    // Keeps the driver's end away.
+    let _members = member.group.members.lock();
+    if uses_dma_api(device) && overlay != Overlay::None {
+        mapper::start(device, function, true)?;
+    }
+    // SAFETY: The lock is held.
+    let mapper = unsafe { mapper::get(device) };
+    if let Some(mapper) = mapper.filter(|_| overlay == Overlay::Lazy) {
+        mapper.make_window()?;
+    }
+    // Full: who unmaps after it sees it, or the flushes below find the page unmapped.
+    let before = device.overlay.xchg(overlay as u32, Full);
+    if before == overlay as u32 {
+        return Ok(());
+    }
+    if let Some(mapper) = mapper {
+        if let Some(lazy) = mapper.window() {
+            lazy.window.drain()?;
+        }
+        mapper.domain.flush(&Invalidation::All).map(drop)?;
+    }
+    Ok(())
+}
+
+/// Gives the device another policy.
+///
+/// Errors: `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes a new default
+/// domain, or operations that this driver's device cannot be given now; `EACCES` without the rights to
+/// change a group's type; `ENODEV`, `ENOMEM`; what a flush has that failed, and the policy is changed then. Else it is
+/// not, but that for want of memory a group may have become a strict or a queued one.
+///
+/// Context: may sleep; takes `group->mutex`. The device's lock is held, or no driver can be bound.
+pub(super) fn change<D: Driver>(
+    member: &Member<D>,
+    function: &Function<'_>,
+    policy: Policy,
+) -> Result {
+    if !policy.suits_untrusted() && !are_trusted(&member.group.members.lock()) {
+        return Err(EPERM);
+    }
+    let _changing = member.group.changing.lock();
+    let single = has_single_queue(&member.device);
+    let base = group_type::read(function.as_device(), single)?;
+    let used = in_use(&member.group.members.lock());
+    let plan = plan(base, single, used, policy);
+    if plan.new_domain && used {
+        return Err(EBUSY);
+    }
+    change_base(member, function, base, &plan)?;
+    set_overlay(member, function, plan.overlay)
+}
+
+/// Changes how long what the device unmaps can stay reachable under the policy `lazy`, 0: until all were
+/// used. Of what was unmapped before, nothing is reachable on return.
+///
+/// Errors: a flush failed; the age is changed all the same. Context: may sleep.
+pub(super) fn set_max_age<D: Driver>(member: &Member<D>, ms: u32) -> Result {
+    let device = &member.device;
+    let _changing = member.group.changing.lock();
+    // Keeps the driver's end away.
+    let _members = member.group.members.lock();
+    device.max_age_ms.store(ms, Relaxed);
+    // SAFETY: The lock is held.
+    let Some(mapper) = (unsafe { mapper::get(device) }) else {
+        return Ok(());
+    };
+    mapper
+        .window()
+        .map_or(Ok(()), |lazy| lazy.set_max_age(ms))?;
+    // What the core has queued.
+    mapper.domain.flush(&Invalidation::All).map(drop)
+}

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `dma_map_ops`: from the DMA API's callbacks to a window, or to the core.
+//!
+//! Context of all that map and unmap: any.
+
+use super::{
+    mapper::{
+        self,
+        Mapper, //
+    },
+    name::Overlay, //
+};
+use crate::{
+    bindings,
+    driver::Driver,
+    lazy::{
+        fit::Request,
+        window::Error, //
+    },
+    ops,
+    pt::PageTable, //
+};
+use core::ffi::c_void;
+use kernel::{
+    cpu::CpuId,
+    ffi::{
+        c_int,
+        c_ulong, //
+    },
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+};
+
+type Direction = bindings::dma_data_direction;
+
+/// `DMA_MAPPING_ERROR`.
+const MAPPING_ERROR: bindings::dma_addr_t = !0;
+
+/// Pages that `size` bytes from `at` on touch.
+#[inline]
+fn pages(at: u64, size: usize) -> usize {
+    // CAST: below a page.
+    let offset = (at as usize) & (PAGE_SIZE - 1);
+    (offset + size).div_ceil(PAGE_SIZE)
+}
+
+/// Read and write permission of the device.
+#[inline]
+fn access(direction: Direction) -> (bool, bool) {
+    match direction {
+        bindings::dma_data_direction::DMA_TO_DEVICE => (true, false),
+        bindings::dma_data_direction::DMA_FROM_DEVICE => (false, true),
+        _ => (true, true),
+    }
+}
+
+/// The operations of driver `D`.
+pub(crate) const fn table<D: Driver>() -> bindings::dma_map_ops {
+    bindings::dma_map_ops {
+        alloc: Some(alloc::<D>),
+        free: Some(free::<D>),
+        alloc_pages_op: Some(alloc_pages::<D>),
+        free_pages: Some(free_pages::<D>),
+        mmap: Some(mmap::<D>),
+        get_sgtable: Some(get_sgtable::<D>),
+        map_phys: Some(map_phys::<D>),
+        unmap_phys: Some(unmap_phys::<D>),
+        map_sg: Some(map_sg::<D>),
+        unmap_sg: Some(unmap_sg::<D>),
+        max_mapping_size: Some(max_mapping_size::<D>),
+        get_merge_boundary: Some(get_merge_boundary),
+        ..pin_init::zeroed()
+    }
+}
+
+/// What maps for a device.
+///
+/// # Safety
+///
+/// The DMA API calls for a device with these operations, whose driver is bound.
+#[inline]
+unsafe fn mapper<'a, D: Driver>(dev: *mut bindings::device) -> &'a Mapper<D> {
+    // SAFETY: The device is in its group, as a driver is bound: it is not released meanwhile.
+    let device = unsafe { ops::device::<D>(dev) };
+    // SAFETY: The driver maps, and `device` stays as long.
+    let mapper = unsafe { mapper::get(&*device) };
+    // SAFETY: Set before the operations were, and until after the driver has gone.
+    unsafe { mapper.unwrap_unchecked() }
+}
+
+impl<D: Driver> Mapper<D> {
+    /// Maps pages in the window. `frame` gives the physical address of each page, in order, and
+    /// again from the first one on. `None`: the core has to map them.
+    #[inline]
+    fn map(
+        &self,
+        dev: *mut bindings::device,
+        pages: usize,
+        direction: Direction,
+        mut frame: impl FnMut(usize) -> u64,
+    ) -> Option<Result<u64>> {
+        let lazy = self.window_to_map()?;
+        let env = lazy.window.env();
+        // SAFETY: A device that a driver maps for.
+        let limit = unsafe { bindings::rust_iommu_dma_limit(dev) };
+        let mut request = Request::new(pages);
+        if pages > 1 {
+            // SAFETY: As above.
+            let boundary = unsafe { bindings::rust_iommu_seg_boundary(dev) };
+            // Usually it is larger than the window, which lies within one stretch then.
+            if (env.iova() ^ lazy.last()) & !boundary != 0 {
+                request.boundary = boundary >> PAGE_SHIFT;
+            }
+        }
+        if limit < lazy.last() {
+            request.last = limit >> PAGE_SHIFT;
+        }
+        let (read, write) = access(direction);
+        let config = &self.domain.config;
+        let cpu = CpuId::current().as_u32() as usize;
+        let leaf = |place| D::Table::leaf(config, frame(place), read, write);
+        match lazy.window.map(cpu, &request, leaf) {
+            Ok(first) => {
+                let iova = env.iova() + ((first as u64) << PAGE_SHIFT);
+                if self.domain.flushes_new {
+                    self.announce(iova, pages);
+                }
+                Some(Ok(iova))
+            }
+            Err(Error::Invalid | Error::Full) => None,
+            // A unit that does not answer: what it may still reach is not handed out.
+            Err(Error::Flush(e)) => Some(Err(e)),
+        }
+    }
+
+    /// Unmaps what lies in the window; false where it does not.
+    #[inline]
+    fn unmap(&self, iova: u64, size: usize) -> bool {
+        let Some(lazy) = self.window() else {
+            return false;
+        };
+        let Some(offset) = iova.checked_sub(lazy.window.env().iova()) else {
+            return false;
+        };
+        // CAST: compared with the number of pages before it is used.
+        let first = (offset >> PAGE_SHIFT) as usize;
+        if first >= lazy.window.geometry().pages() {
+            return false;
+        }
+        if lazy.window.unmap(first, pages(iova, size)).is_err() {
+            self.complain(iova);
+        }
+        // Unmapping is a full barrier, as is a change of the policy before it drains. Either this
+        // sees the change, or that finds the page unmapped.
+        if self.device.overlay() != Overlay::Lazy {
+            let _ = lazy.window.drain();
+        }
+        true
+    }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn map_phys<D: Driver>(
+    dev: *mut bindings::device,
+    phys: bindings::phys_addr_t,
+    size: usize,
+    direction: Direction,
+    attrs: c_ulong,
+) -> bindings::dma_addr_t {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    let start = phys & !(PAGE_SIZE as u64 - 1);
+    let frame = |place: usize| start + ((place as u64) << PAGE_SHIFT);
+    // What is no memory needs other attributes of the core.
+    let mapped = if attrs & bindings::DMA_ATTR_MMIO as c_ulong == 0 {
+        mapper.map(dev, pages(phys, size), direction, frame)
+    } else {
+        None
+    };
+    match mapped {
+        Some(Ok(iova)) => iova + (phys - start),
+        Some(Err(_)) => MAPPING_ERROR,
+        None => {
+            let twin = mapper.twin.as_raw();
+            // SAFETY: The twin takes what the device does.
+            let iova = unsafe { bindings::dma_map_phys(twin, phys, size, direction, attrs) };
+            // A kernel that checks the use of the DMA API wants each result looked at, and the
+            // driver asks for its own device.
+            // SAFETY: It is the twin's.
+            unsafe { bindings::rust_iommu_dma_mapping_error(twin, iova) };
+            iova
+        }
+    }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn unmap_phys<D: Driver>(
+    dev: *mut bindings::device,
+    iova: bindings::dma_addr_t,
+    size: usize,
+    direction: Direction,
+    attrs: c_ulong,
+) {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    if !mapper.unmap(iova, size) {
+        // SAFETY: Not in the window, so the core has mapped it.
+        unsafe { bindings::dma_unmap_phys(mapper.twin.as_raw(), iova, size, direction, attrs) };
+        mapper.unmapped(iova, size as u64);
+    }
+}
+
+/// The entries of a list, and the pages that they touch, one after the other.
+struct Frames {
+    first: *mut bindings::scatterlist,
+    entry: *mut bindings::scatterlist,
+    /// Of the current entry.
+    frame: u64,
+    left: usize,
+}
+
+impl Frames {
+    /// # Safety
+    ///
+    /// `first` is a list with as many pages as are asked for.
+    unsafe fn new(first: *mut bindings::scatterlist) -> Self {
+        Self {
+            first,
+            entry: core::ptr::null_mut(),
+            frame: 0,
+            left: 0,
+        }
+    }
+
+    fn enter(&mut self, entry: *mut bindings::scatterlist) {
+        self.entry = entry;
+        // SAFETY: An entry of the list, by the contract of `new`.
+        let phys = unsafe { bindings::rust_iommu_sg_phys(entry) };
+        // SAFETY: As above.
+        let length = unsafe { (*entry).length } as usize;
+        self.frame = phys & !(PAGE_SIZE as u64 - 1);
+        self.left = pages(phys, length);
+    }
+
+    /// The physical address of the page at `place`, which is the next one or the first.
+    fn at(&mut self, place: usize) -> u64 {
+        if place == 0 {
+            self.enter(self.first);
+        }
+        while self.left == 0 {
+            // SAFETY: There is a further entry, by the contract of `new`.
+            let next = unsafe { bindings::sg_next(self.entry) };
+            self.enter(next);
+        }
+        let frame = self.frame;
+        self.frame += PAGE_SIZE as u64;
+        self.left -= 1;
+        frame
+    }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn map_sg<D: Driver>(
+    dev: *mut bindings::device,
+    list: *mut bindings::scatterlist,
+    count: c_int,
+    direction: Direction,
+    attrs: c_ulong,
+) -> c_int {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    let mut total = 0;
+    let mut entry = list;
+    for _ in 0..count {
+        // SAFETY: An entry of the list.
+        let phys = unsafe { bindings::rust_iommu_sg_phys(entry) };
+        // SAFETY: As above.
+        total += pages(phys, unsafe { (*entry).length } as usize);
+        // SAFETY: As above; the last one has none, and is not asked for one.
+        entry = unsafe { bindings::sg_next(entry) };
+    }
+    // SAFETY: It has `total` pages.
+    let mut frames = unsafe { Frames::new(list) };
+    let mapped = mapper.map(dev, total, direction, |place| frames.at(place));
+    let mut iova = match mapped {
+        Some(Ok(iova)) => iova,
+        Some(Err(_)) => return EIO.to_errno(),
+        None => {
+            // SAFETY: The twin takes what the device does.
+            let mapped = unsafe {
+                bindings::dma_map_sg_attrs(mapper.twin.as_raw(), list, count, direction, attrs)
+            };
+            return if mapped == 0 {
+                EIO.to_errno()
+            } else {
+                mapped as c_int
+            };
+        }
+    };
+
+    // SAFETY: A device that a driver maps for.
+    let boundary = unsafe { bindings::rust_iommu_seg_boundary(dev) };
+    // SAFETY: As above.
+    let longest = unsafe { bindings::rust_iommu_max_seg_size(dev) };
+    let (mut entry, mut out, mut segments) = (list, list, 0);
+    // Address and length of the segment that is being put together; whether it ends with a page.
+    let (mut start, mut length, mut open) = (0, 0, false);
+    for i in 0..count {
+        // SAFETY: An entry of the list.
+        let offset = unsafe { bindings::rust_iommu_sg_phys(entry) } & (PAGE_SIZE as u64 - 1);
+        // SAFETY: As above.
+        let bytes = unsafe { (*entry).length };
+        let fits = |length: u32| longest - length >= bytes;
+        let within = (start ^ (iova + u64::from(bytes) - 1)) & !boundary == 0;
+        if open && offset == 0 && length <= longest && fits(length) && within {
+            length += bytes;
+        } else {
+            if i > 0 {
+                // SAFETY: There are not more segments than entries.
+                unsafe {
+                    (*out).dma_address = start;
+                    (*out).dma_length = length;
+                    out = bindings::sg_next(out);
+                }
+            }
+            segments += 1;
+            start = iova + offset;
+            length = bytes;
+        }
+        let end = offset + u64::from(bytes);
+        open = end & (PAGE_SIZE as u64 - 1) == 0;
+        iova += (pages(offset, bytes as usize) as u64) << PAGE_SHIFT;
+        // SAFETY: As above.
+        entry = unsafe { bindings::sg_next(entry) };
+    }
+    // SAFETY: As above.
+    unsafe {
+        (*out).dma_address = start;
+        (*out).dma_length = length;
+    }
+    if segments < count {
+        // SAFETY: As above. unmap_sg stops here.
+        unsafe {
+            let rest = bindings::sg_next(out);
+            (*rest).dma_length = 0;
+        }
+    }
+    segments
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn unmap_sg<D: Driver>(
+    dev: *mut bindings::device,
+    list: *mut bindings::scatterlist,
+    count: c_int,
+    direction: Direction,
+    attrs: c_ulong,
+) {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    // SAFETY: A list that map_sg has filled in.
+    let start = unsafe { (*list).dma_address };
+    let mut end = start;
+    let mut entry = list;
+    for _ in 0..count {
+        // SAFETY: An entry of the list.
+        let (address, length) = unsafe { ((*entry).dma_address, (*entry).dma_length) };
+        if length == 0 {
+            break;
+        }
+        end = address + u64::from(length);
+        // SAFETY: As above; the last one has none, and is not asked for one.
+        entry = unsafe { bindings::sg_next(entry) };
+    }
+    // CAST: one run of addresses, of a list with int entries of unsigned int bytes.
+    if !mapper.unmap(start, (end - start) as usize) {
+        // SAFETY: Not in the window, so the core has mapped it.
+        unsafe {
+            bindings::dma_unmap_sg_attrs(mapper.twin.as_raw(), list, count, direction, attrs)
+        };
+        mapper.unmapped(start, end - start);
+    }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn alloc<D: Driver>(
+    dev: *mut bindings::device,
+    size: usize,
+    handle: *mut bindings::dma_addr_t,
+    gfp: bindings::gfp_t,
+    attrs: c_ulong,
+) -> *mut c_void {
+    // SAFETY: By the contract.
+    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    // SAFETY: The mask that the device's driver has set, see the twin's text.
+    unsafe { (*twin).coherent_dma_mask = (*dev).coherent_dma_mask };
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_alloc_attrs(twin, size, handle, gfp, attrs) }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn free<D: Driver>(
+    dev: *mut bindings::device,
+    size: usize,
+    virt: *mut c_void,
+    handle: bindings::dma_addr_t,
+    attrs: c_ulong,
+) {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_free_attrs(mapper.twin.as_raw(), size, virt, handle, attrs) };
+    mapper.unmapped(handle, size as u64);
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn alloc_pages<D: Driver>(
+    dev: *mut bindings::device,
+    size: usize,
+    handle: *mut bindings::dma_addr_t,
+    direction: Direction,
+    gfp: bindings::gfp_t,
+) -> *mut bindings::page {
+    // SAFETY: By the contract.
+    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    // SAFETY: As in `alloc`.
+    unsafe { (*twin).coherent_dma_mask = (*dev).coherent_dma_mask };
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_alloc_pages(twin, size, handle, direction, gfp) }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn free_pages<D: Driver>(
+    dev: *mut bindings::device,
+    size: usize,
+    page: *mut bindings::page,
+    handle: bindings::dma_addr_t,
+    direction: Direction,
+) {
+    // SAFETY: By the contract.
+    let mapper = unsafe { mapper::<D>(dev) };
+    // SAFETY: The pages are the caller's.
+    if mapper.taken_over && !unsafe { mapper.is_one_block(page, handle, size) } {
+        mapper.leak(handle);
+        return;
+    }
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_free_pages(mapper.twin.as_raw(), size, page, handle, direction) };
+    mapper.unmapped(handle, size as u64);
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn mmap<D: Driver>(
+    dev: *mut bindings::device,
+    vma: *mut bindings::vm_area_struct,
+    virt: *mut c_void,
+    handle: bindings::dma_addr_t,
+    size: usize,
+    attrs: c_ulong,
+) -> c_int {
+    // SAFETY: By the contract.
+    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_mmap_attrs(twin, vma, virt, handle, size, attrs) }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn get_sgtable<D: Driver>(
+    dev: *mut bindings::device,
+    table: *mut bindings::sg_table,
+    virt: *mut c_void,
+    handle: bindings::dma_addr_t,
+    size: usize,
+    attrs: c_ulong,
+) -> c_int {
+    // SAFETY: By the contract.
+    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_get_sgtable_attrs(twin, table, virt, handle, size, attrs) }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn max_mapping_size<D: Driver>(dev: *mut bindings::device) -> usize {
+    // SAFETY: By the contract.
+    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    // SAFETY: The twin takes what the device does.
+    unsafe { bindings::dma_max_mapping_size(twin) }
+}
+
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn get_merge_boundary(_dev: *mut bindings::device) -> c_ulong {
+    PAGE_SIZE as c_ulong - 1
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices for which the DMA API calls operations of ours, from the binding of a driver, or a change
+//! of the policy while one is bound, to the driver's end.
+
+use super::{
+    name::Overlay,
+    settings, //
+};
+use crate::{
+    bindings,
+    domain::Domain,
+    driver::Driver,
+    endpoint::{
+        Device,
+        State, //
+    },
+    invalidation::Invalidation,
+    lazy::{
+        glue::Lazy,
+        twin::Twin, //
+    },
+    memory::top_of_ram,
+    ops::Ops,
+    pci::Function,
+    raw, //
+};
+use kernel::{
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        SetOnce, //
+    },
+};
+
+/// Size of a window unless something asks for less: at 4 KB a request, a lap of 262144.
+const USUAL: u64 = 1 << 30;
+
+/// What one table of the lowest level translates: the least that a window can have.
+const LEAST: u64 = 2 << 20;
+
+/// What the DMA API's operations need of a device.
+pub(crate) struct Mapper<D: Driver> {
+    pub(crate) twin: Arc<Twin>,
+    pub(crate) device: Arc<Device<D>>,
+    /// The default domain, for as long as a driver uses it.
+    pub(crate) domain: Arc<Domain<D>>,
+    /// Made when the driver's probe has succeeded, and so has set the device's mask, or when the
+    /// policy becomes `lazy` after that. Until then the core maps.
+    window: SetOnce<Arc<Lazy<D>>>,
+    /// The driver was at work before.
+    pub(super) taken_over: bool,
+    wrong: Atomic<u32>,
+}
+
+impl<D: Driver> Device<D> {
+    /// What is done differently for the device from what its group's default domain says.
+    #[inline]
+    pub(crate) fn overlay(&self) -> Overlay {
+        Overlay::from_u32(self.overlay.load(Relaxed))
+    }
+}
+
+impl<D: Driver> Mapper<D> {
+    /// The window, if there is one.
+    #[inline]
+    pub(crate) fn window(&self) -> Option<&Lazy<D>> {
+        self.window.as_ref().map(|lazy| &**lazy)
+    }
+
+    /// The window to map in, if that is the policy.
+    #[inline]
+    pub(crate) fn window_to_map(&self) -> Option<&Lazy<D>> {
+        match self.device.overlay() {
+            Overlay::Lazy => self.window(),
+            Overlay::None | Overlay::Strict => None,
+        }
+    }
+
+    /// Announces new mappings to hardware that remembers what was not mapped.
+    #[cold]
+    pub(crate) fn announce(&self, iova: u64, pages: usize) {
+        // As for every map: the core's callback cannot fail for this either.
+        let _ = self.flush(iova, (pages as u64) << PAGE_SHIFT);
+    }
+
+    /// Invalidates some addresses. Context: any.
+    pub(crate) fn flush(&self, iova: u64, bytes: u64) -> Result {
+        let what = Invalidation::Range {
+            start: iova,
+            last: iova + (bytes - 1),
+            leaf_only: true,
+        };
+        self.domain.flush(&what).map(drop)
+    }
+
+    /// What was unmapped past the window under the policy `strict` is invalidated at once, where the
+    /// core only queues that.
+    #[inline]
+    pub(crate) fn unmapped(&self, iova: u64, bytes: u64) {
+        if self.device.overlay() == Overlay::Strict && self.domain.is_queued() {
+            // As for every unmap that fails: the core's queue flushes again before it reuses any.
+            let _ = self.flush(iova, bytes);
+        }
+    }
+
+    /// Whether pages that were mapped at `iova` on are one allocation of the page allocator.
+    ///
+    /// # Safety
+    ///
+    /// `page` is the first of them, and they are mapped.
+    pub(super) unsafe fn is_one_block(
+        &self,
+        page: *mut bindings::page,
+        iova: u64,
+        size: usize,
+    ) -> bool {
+        // SAFETY: By the contract.
+        let phys = unsafe { bindings::rust_iommu_page_to_phys(page) };
+        let domain = self.domain.as_iommu_domain();
+        let follows = |offset: usize| {
+            let offset = offset as u64;
+            // SAFETY: The domain is `self`'s; what is looked up stays mapped, by the contract.
+            unsafe { bindings::iommu_iova_to_phys(domain, iova + offset) == phys + offset }
+        };
+        // SAFETY: By the contract; a second page is asked for only if it belongs to them.
+        let one = || unsafe { bindings::rust_iommu_pages_are_one(page, size) };
+        (0..size).step_by(PAGE_SIZE).all(follows) && one()
+    }
+
+    /// Says that memory at `iova` is not freed, and stays mapped.
+    #[cold]
+    pub(super) fn leak(&self, iova: u64) {
+        pr_warn!(
+            "{}: memory at {iova:#x} was allocated before the policy was changed, and is leaked\n",
+            &*self.device.name
+        );
+    }
+
+    /// A driver unmaps what is not mapped.
+    #[cold]
+    pub(crate) fn complain(&self, iova: u64) {
+        if self.wrong.fetch_add(1, Relaxed) < 8 {
+            pr_warn!(
+                "{}: its driver unmaps {iova:#x}, which is not mapped\n",
+                &*self.device.name
+            );
+        }
+    }
+
+    /// Makes the window, if there is none.
+    ///
+    /// Errors: `ENOMEM`, `ENOSPC`, and what the core says. Context: may sleep; the lock of the group's
+    /// members is held, and a driver uses the DMA API.
+    pub(super) fn make_window(&self) -> Result {
+        if self.window().is_some() {
+            return Ok(());
+        }
+        // SAFETY: The twin has the device's masks.
+        let limit = unsafe { bindings::rust_iommu_dma_limit(self.twin.as_raw()) };
+        let mut bytes = window_bytes(limit, top_of_ram());
+        loop {
+            // SAFETY: A driver uses the group's DMA API until `stop` drops the window; for so long its
+            // default domain stays (`check_default`).
+            let made = unsafe {
+                Lazy::new(
+                    self.twin.clone(),
+                    self.domain.clone(),
+                    // CAST: 64 bits both.
+                    bytes as usize,
+                    self.device.max_age_ms.load(Relaxed),
+                )
+            };
+            match made {
+                Err(ENOSPC) if bytes > LEAST => bytes /= 2,
+                made => {
+                    self.window.populate(made?);
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// How large a window is made at first: a power of two.
+fn window_bytes(limit: u64, memory: u64) -> u64 {
+    let most = match settings::window_mb() {
+        0 => USUAL.min(memory / 4),
+        mb => u64::from(mb) << 20,
+    };
+    let most = most.min(limit / 4 + 1).max(LEAST);
+    1 << most.ilog2()
+}
+
+fn mapper<D: Driver>(
+    device: &Arc<Device<D>>,
+    function: &Function<'_>,
+    taken_over: bool,
+) -> Result<KBox<Mapper<D>>> {
+    let domain = match &device.place.lock().state {
+        State::Paging(at) if at.domain.is_default() => at.domain.clone(),
+        _ => return Err(ENODEV),
+    };
+    // SAFETY: The mapper is dropped by `stop`, before the device leaves its group.
+    let twin = Arc::pin_init(unsafe { Twin::new(function.as_device()) }, GFP_KERNEL)?;
+    let mapper = Mapper {
+        twin,
+        device: device.clone(),
+        domain,
+        window: SetOnce::new(),
+        taken_over,
+        wrong: Atomic::new(0),
+    };
+    Ok(KBox::new(mapper, GFP_KERNEL)?)
+}
+
+/// Whether the DMA API's calls can be taken over while a driver has allocated and mapped.
+///
+/// What it has from `dma_alloc_noncontiguous()` could not be given back: the DMA API decides by the
+/// operations that are there then. So only for devices whose drivers have little use for that; what
+/// there is, the host memory of an NVMe device without memory of its own, is leaked
+/// ([`Mapper::leak`]). A kernel that checks the DMA API would take the twin's freeing of what the device
+/// has for a mistake.
+fn can_be_taken_over(function: &Function<'_>) -> bool {
+    const STORAGE: u32 = 0x01;
+    const NETWORK: u32 = 0x02;
+    const OTHER: u32 = 0x00ff;
+    let class = function.class() >> 8;
+    !cfg!(CONFIG_DMA_API_DEBUG) && (matches!(class >> 8, STORAGE | NETWORK) || class == OTHER)
+}
+
+/// Has the DMA API call our operations for the device, if they are needed and it does not do so yet.
+///
+/// `running` says whether the driver may map already. Errors: `EPERM` for an untrusted device, `EBUSY` if
+/// the driver may map and has to be bound anew, `ENOMEM`, `ENODEV` without a default domain that translates.
+///
+/// Context: may sleep; the device's lock and that of the group's members are held, and a driver that
+/// uses the DMA API is bound or about to be.
+pub(crate) fn start<D: Driver>(
+    device: &Arc<Device<D>>,
+    function: &Function<'_>,
+    running: bool,
+) -> Result {
+    if device.mapper.load(Relaxed) != 0 {
+        return Ok(());
+    }
+    let dev = raw::as_raw(function.as_device());
+    // SAFETY: The device is registered.
+    if !unsafe { bindings::rust_iommu_uses_dma_iommu(dev) } {
+        return Err(ENODEV);
+    }
+    if function.is_untrusted() {
+        // What the core copies for such a device, the twin would not copy back.
+        return Err(EPERM);
+    }
+    if running && !can_be_taken_over(function) {
+        return Err(EBUSY);
+    }
+    let mapper = KBox::into_raw(mapper(device, function, running)?);
+    device.mapper.store(mapper as usize, Relaxed);
+    // SAFETY: The device's lock is held; what the operations need was stored before.
+    unsafe { bindings::rust_iommu_dma_ops_set(dev, Ops::<D>::dma_ops(), running) };
+    Ok(())
+}
+
+/// What the operations need, if they are ours.
+///
+/// # Safety
+///
+/// The lock of the group's members is held during `'a`, or a driver is bound that maps.
+#[inline]
+pub(crate) unsafe fn get<'a, D: Driver>(device: &Device<D>) -> Option<&'a Mapper<D>> {
+    let mapper = device.mapper.load(Relaxed) as *const Mapper<D>;
+    // SAFETY: Stored by `start`, and until `stop`, which the contract excludes.
+    unsafe { mapper.as_ref() }
+}
+
+/// Ends it.
+///
+/// Context: may sleep; the lock of the group's members is held. The driver has gone, and all that was
+/// freed on its behalf.
+pub(crate) fn stop<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) {
+    let mapper = device.mapper.load(Relaxed) as *mut Mapper<D>;
+    if mapper.is_null() {
+        return;
+    }
+    // SAFETY: Nobody maps for the device any more.
+    unsafe { bindings::rust_iommu_dma_ops_clear(raw::as_raw(dev)) };
+    device.mapper.store(0, Relaxed);
+    // SAFETY: `start` made it of a box, and nobody else takes it.
+    drop(unsafe { KBox::from_raw(mapper) });
+}
+
+/// Says what the device's window is like, if there is one.
+///
+/// Context: may sleep; the lock of the group's members is held.
+pub(crate) fn show<D: Driver>(
+    device: &Device<D>,
+    f: &mut core::fmt::Formatter<'_>,
+) -> core::fmt::Result {
+    // SAFETY: The lock keeps `stop` away.
+    let Some(lazy) = unsafe { get(device) }.and_then(Mapper::window) else {
+        return Ok(());
+    };
+    let counts = lazy.window.counts();
+    writeln!(
+        f,
+        "    window at {:#x}, {} pages, {} mapped: {} laps, {} flushes, {} failed, {} searches",
+        lazy.window.env().iova(),
+        lazy.window.geometry().pages(),
+        lazy.window.mapped(),
+        counts.laps,
+        counts.flushes,
+        counts.failed,
+        counts.searches
+    )
+}
