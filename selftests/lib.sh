@@ -116,12 +116,34 @@ leak_scan()
 
 # load_iommu [PARAMETER=VALUE...]: load our driver. In variants called in-tree...
 # the kernel's own is active already: they prove that a test tests the right thing.
+# In variants called window... all devices have the policy lazy, with windows of 16 MB.
 load_iommu()
 {
 	case $VARIANT in
 	in-tree*) return 0 ;;
+	window*) set -- policy=lazy lazy_window_mb=16 "$@" ;;
 	esac
-	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko "$@"
+	load_framework=
+	load_driver=
+	for load_parameter; do
+		case $load_parameter in
+		policy=* | lazy_window_mb=* | max_age_ms=*) load_framework="$load_framework $load_parameter" ;;
+		*) load_driver="$load_driver $load_parameter" ;;
+		esac
+	done
+	insmod /modules/rust_iommu.ko $load_framework && insmod /modules/rust_vtd.ko $load_driver
+}
+
+# policy_of PCI-ADDRESS
+policy_of()
+{
+	cat "/sys/bus/pci/devices/$1/rust_iommu/policy"
+}
+
+# set_policy PCI-ADDRESS POLICY: and see that it is shown
+set_policy()
+{
+	echo "$2" >"/sys/bus/pci/devices/$1/rust_iommu/policy" && expect "policy of $1" "$2" "$(policy_of "$1")"
 }
 
 # mark_log: what log_since_mark prints starts here.

@@ -62,11 +62,13 @@ impl Commands for Bench<'_> {
                 let plan = Plan::parse(words)?;
                 let sum = run::run(self.dev, &plan)?;
                 answer(fmt!(
-                    "ns {} loop {} pairs {} failed {}",
+                    "ns {} loop {} pairs {} failed {} low {:#x} high {:#x}",
                     sum.per_pair(),
                     sum.per_loop(),
                     sum.pairs,
-                    sum.failed
+                    sum.failed,
+                    sum.low,
+                    sum.high
                 ))
             }
             "mask" => {

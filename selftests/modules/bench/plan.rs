@@ -4,11 +4,12 @@
 //!
 //! ```text
 //! mask BITS                  DMA mask, 28 to 64   "done"
-//! run KEY=VALUE...           map and unmap        "ns N loop L pairs P failed F"
+//! run KEY=VALUE...           map and unmap        "ns N loop L pairs P failed F low 0xA high 0xB"
 //!     kind=single            a buffer (default)
 //!     kind=sg                a list of pieces that lie side by side
 //!     kind=scattered         a list of pieces with gaps between
 //!     size=S                 of the buffer or of each piece (4k)
+//!     second=S               of every second buffer (as the others); not for lists
 //!     entries=E              pieces of a list (32)
 //!     threads=T              each on a CPU of its own (1)
 //!     pairs=P                of one map and one unmap, for each thread (10000)
@@ -17,6 +18,7 @@
 //!
 //! N is the mean time of a pair in ns, without that of a loop that does all the same but map and
 //! unmap: L. P is how many pairs there were in all, of which F were no pairs as the map failed.
+//! A and B are the lowest and the highest address at which a mapping began.
 //! A run ends after [`SECONDS`], with fewer pairs then, and on a signal.
 
 use crate::words::Words;
@@ -47,6 +49,8 @@ pub(crate) enum Kind {
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) size: u32,
+    /// Of every second buffer.
+    pub(crate) second: u32,
     pub(crate) entries: u32,
     pub(crate) threads: u32,
     pub(crate) pairs: u64,
@@ -84,6 +88,7 @@ impl Plan {
         let mut this = Self {
             kind: Kind::Single,
             size: PAGE_SIZE as u32,
+            second: 0,
             entries: 32,
             threads: 1,
             pairs: 10_000,
@@ -110,6 +115,7 @@ impl Plan {
             // CAST: small, as was just checked.
             match key {
                 "size" => this.size = within(BUFFER, "from 4k to 4M")? as u32,
+                "second" => this.second = within(BUFFER, "from 4k to 4M")? as u32,
                 "entries" => this.entries = within(256, "from 1 to 256")? as u32,
                 "threads" => this.threads = within(64, "from 1 to 64")? as u32,
                 "pairs" => this.pairs = within(100_000_000, "from 1 to 100000000")?,
@@ -121,6 +127,9 @@ impl Plan {
             }
             Ok(())
         })?;
+        if this.second == 0 {
+            this.second = this.size;
+        }
         this.check()?;
         Ok(this)
     }
@@ -134,15 +143,21 @@ impl Plan {
             );
             return Err(EINVAL);
         }
-        if !self.size.is_power_of_two() || (self.size as usize) < PAGE_SIZE {
-            pr_err!("size={}: must be a power of two, 4k at least\n", self.size);
+        for size in [self.size, self.second] {
+            if !size.is_power_of_two() || (size as usize) < PAGE_SIZE {
+                pr_err!("a size of {size}: must be a power of two, 4k at least\n");
+                return Err(EINVAL);
+            }
+        }
+        if self.kind != Kind::Single && self.second != self.size {
+            pr_err!("second={}: only for kind=single\n", self.second);
             return Err(EINVAL);
         }
         if self.kind != Kind::Single && u64::from(self.size) > PIECE {
             pr_err!("size={}: a piece of a list has 64k at most\n", self.size);
             return Err(EINVAL);
         }
-        let buffer = self.buffer().next_power_of_two();
+        let buffer = self.buffer(0).max(self.buffer(1)).next_power_of_two();
         if buffer > BUFFER {
             pr_err!("a list of {buffer} bytes: must be 4M at most\n");
             return Err(EINVAL);
@@ -163,9 +178,10 @@ impl Plan {
         }
     }
 
-    /// Size of a buffer.
-    pub(crate) fn buffer(&self) -> u64 {
+    /// Size of the buffer at `place`.
+    pub(crate) fn buffer(&self, place: usize) -> u64 {
         match self.kind {
+            Kind::Single if place % 2 == 1 => self.second.into(),
             Kind::Single => self.size.into(),
             _ => self.stride() * u64::from(self.entries),
         }

@@ -24,7 +24,10 @@ use kernel::{
         Bound,
         Device, //
     },
-    dma::DataDirection,
+    dma::{
+        DataDirection,
+        DmaAddress, //
+    },
     new_mutex,
     page::PAGE_SIZE,
     prelude::*,
@@ -51,9 +54,9 @@ enum Slot<'dev> {
 }
 
 impl<'dev> Slot<'dev> {
-    fn new(dev: &'dev Device<Bound>, plan: &Plan) -> Result<Self> {
+    fn new(dev: &'dev Device<Bound>, plan: &Plan, place: usize) -> Result<Self> {
         // CAST: a few MB, see the plan.
-        let buffer = Buffer::new((plan.buffer() as usize).div_ceil(PAGE_SIZE))?;
+        let buffer = Buffer::new((plan.buffer(place) as usize).div_ceil(PAGE_SIZE))?;
         if plan.kind == Kind::Single {
             return Ok(Self::Single {
                 dev,
@@ -65,16 +68,22 @@ impl<'dev> Slot<'dev> {
         ScatterList::new(dev, buffer, plan.entries, plan.size, stride, DIRECTION).map(Self::List)
     }
 
-    fn map(&mut self) -> Result {
+    /// Returns where the mapping begins.
+    fn map(&mut self) -> Result<DmaAddress> {
         match self {
             Self::Single {
                 dev,
                 buffer,
                 mapping,
-            } => *mapping = Some(Mapping::new(dev, buffer.clone(), DIRECTION)?),
-            Self::List(list) => list.map()?,
+            } => {
+                let new = Mapping::new(dev, buffer.clone(), DIRECTION)?;
+                Ok(mapping.insert(new).dma_addr())
+            }
+            Self::List(list) => {
+                list.map()?;
+                list.dma_addr().ok_or(EIO)
+            }
         }
-        Ok(())
     }
 
     fn unmap(&mut self) {
@@ -93,10 +102,12 @@ impl<'dev> Slot<'dev> {
 }
 
 /// What came of a run, of all threads together.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Sum {
     pub(crate) pairs: u64,
     pub(crate) failed: u64,
+    pub(crate) low: DmaAddress,
+    pub(crate) high: DmaAddress,
     ns: i64,
     loops: u64,
     loop_ns: i64,
@@ -108,6 +119,23 @@ fn mean(ns: i64, count: u64) -> i64 {
 }
 
 impl Sum {
+    const fn new() -> Self {
+        Self {
+            pairs: 0,
+            failed: 0,
+            low: DmaAddress::MAX,
+            high: 0,
+            ns: 0,
+            loops: 0,
+            loop_ns: 0,
+        }
+    }
+
+    fn mapped(&mut self, at: DmaAddress) {
+        self.low = self.low.min(at);
+        self.high = self.high.max(at);
+    }
+
     /// Mean time of a turn without mapping.
     pub(crate) fn per_loop(&self) -> i64 {
         mean(self.loop_ns, self.loops)
@@ -121,6 +149,8 @@ impl Sum {
     fn add(&mut self, other: &Self) {
         self.pairs += other.pairs;
         self.failed += other.failed;
+        self.low = self.low.min(other.low);
+        self.high = self.high.max(other.high);
         self.ns += other.ns;
         self.loops += other.loops;
         self.loop_ns += other.loop_ns;
@@ -129,8 +159,8 @@ impl Sum {
 
 fn slots<'dev>(dev: &'dev Device<Bound>, plan: &Plan) -> Result<KVec<Slot<'dev>>> {
     let mut slots = KVec::with_capacity(plan.depth, GFP_KERNEL)?;
-    for _ in 0..plan.depth {
-        slots.push(Slot::new(dev, plan)?, GFP_KERNEL)?;
+    for place in 0..plan.depth {
+        slots.push(Slot::new(dev, plan, place)?, GFP_KERNEL)?;
     }
     Ok(slots)
 }
@@ -163,20 +193,21 @@ fn turns(
 
 fn thread(dev: &Device<Bound>, plan: &Plan, team: &Team<'_>) -> Result<Sum> {
     let mut slots = slots(dev, plan);
-    let mut sum = Sum::default();
+    let mut sum = Sum::new();
     team.together();
     if let Ok(slots) = &mut slots {
         (sum.loops, sum.loop_ns) = turns(team, slots, plan.pairs.min(10_000), |slot| slot.skip());
     }
     team.together();
     let mut slots = slots?;
-    let failed = &mut sum.failed;
-    (sum.pairs, sum.ns) = turns(team, &mut slots, plan.pairs, |slot| {
+    let (pairs, ns) = turns(team, &mut slots, plan.pairs, |slot| {
         slot.unmap();
-        if slot.map().is_err() {
-            *failed += 1;
+        match slot.map() {
+            Ok(at) => sum.mapped(at),
+            Err(_) => sum.failed += 1,
         }
     });
+    (sum.pairs, sum.ns) = (pairs, ns);
     // The last ones are unmapped in time, too.
     let begin = Instant::<Monotonic>::now();
     slots.iter_mut().for_each(Slot::unmap);
@@ -186,7 +217,7 @@ fn thread(dev: &Device<Bound>, plan: &Plan, team: &Team<'_>) -> Result<Sum> {
 
 /// Runs the threads. May sleep.
 pub(crate) fn run(dev: &Device<Bound>, plan: &Plan) -> Result<Sum> {
-    let results = KBox::pin_init(new_mutex!(Ok(Sum::default())), GFP_KERNEL)?;
+    let results = KBox::pin_init(new_mutex!(Ok(Sum::new())), GFP_KERNEL)?;
     on_cpus(plan.threads, |team| {
         let result = thread(dev, plan, team);
         let mut all = results.lock();

@@ -10,6 +10,7 @@
 //! check H VALUE                                   "match" or "differs at 0xO: 0xV"
 //! unmap H [then-write]       the pages stay       "done", or as dma write
 //! free H                     ... and go           "done"
+//! mask BITS                  for later mappings   "done"
 //! dma write|read IOVA [LEN]  default 4096 bytes   "ok", "tx_fail", "over" or "code 0xC"
 //! ```
 //!
@@ -28,6 +29,7 @@ use crate::{
         Words, //
     },
 };
+use iommu::dma::set_mask;
 use kernel::{
     dma::DataDirection,
     page::PAGE_SIZE,
@@ -60,6 +62,12 @@ pub(crate) fn run(bench: &mut Bench<'_>, name: &str, mut words: Words<'_>) -> Re
             let handle = words.number()?;
             words.end()?;
             bench.remove(handle)?;
+            done()
+        }
+        "mask" => {
+            let bits = u32::try_from(words.number()?)?;
+            words.end()?;
+            set_mask(bench.dev, bits)?;
             done()
         }
         "dma" => dma(bench, words),

@@ -24,6 +24,7 @@ use std::process::{Command, Stdio};
 /// The folders with the scripts. A test's name is its file's, whatever the folder.
 pub const FOLDERS: &[&str] = &[
     "selftests/guest",
+    "selftests/lazy",
     "selftests/lifecycle",
     "selftests/ownership",
 ];
