@@ -8,6 +8,7 @@
 # variant 48-bit on stock: --policy lazy --iommu-opt aw-bits=48 --iommu-opt caching-mode=off
 # variant caching-mode: --iommu-opt caching-mode=on
 # variant strict: --policy strict
+# variant window on stock: --policy strict
 # variant passthrough on stock: --policy identity
 # variant passthrough-by-table: --policy identity
 # variant 48-bit-with-39-bit-tables on stock: --iommu-opt aw-bits=48
@@ -27,7 +28,7 @@ types()
 {
 	case $VARIANT in
 	*passthrough*) echo identity ;;
-	*strict*) echo DMA ;;
+	*strict* | window) echo DMA ;;
 	*39-bit* | *48-bit*) echo DMA-FQ ;;
 	caching-mode) echo DMA DMA-FQ ;;
 	esac

@@ -6,7 +6,7 @@
 #
 # variant none on stock: --iommu none --nvme 0 --device edu
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
-# variant flush-queue: --policy lazy --nvme 0 --device edu
+# variant flush-queue on stock: --policy lazy --nvme 0 --device edu
 # variant window: --policy strict --nvme 0 --device edu
 
 . /selftests/lib.sh

@@ -5,7 +5,7 @@
 # other. What was unmapped waits for a flush, and must not be what the next map lacks.
 #
 # variant window-16: --policy strict --nvme 0 --device edu
-# variant window-64: --policy strict --nvme 0 --device edu
+# variant window-64 on stock: --policy strict --nvme 0 --device edu
 # variant window-caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu
 # variant window-million on stock: --policy strict --nvme 0 --device edu
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu

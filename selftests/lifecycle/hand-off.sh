@@ -5,6 +5,7 @@
 # before is read after; nobody leaves anything mapped.
 #
 # variant lazy: --policy lazy --nvme 1
+# variant window on stock: --policy lazy --nvme 1
 # timeout: 150
 
 . /selftests/lib.sh

@@ -5,6 +5,7 @@
 # and closes its group again and again. Plugged again, the disk works.
 #
 # variant acpi: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
+# variant window on stock: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # timeout: 90
 
 . /selftests/lib.sh

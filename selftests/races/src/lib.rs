@@ -2,6 +2,7 @@
 
 //! What the subcommands share, each module with the simplest subcommand of its own.
 
+pub mod age;
 pub mod attach;
 pub mod cells;
 pub mod fail_nth;

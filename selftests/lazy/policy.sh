@@ -1,0 +1,149 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# The policy of a device: read and written, while no driver is bound and while one is at work; what is
+# shown is what the device runs under.
+#
+# variant strict: --policy strict --nvme 2
+# variant lazy on stock: --policy lazy --nvme 2
+# variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 2
+# timeout: 300
+
+. /selftests/lib.sh
+
+ktap_print_header
+ktap_set_plan 8
+
+GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
+ROUNDS=100
+
+load()
+{
+	load_iommu && modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && wait_for 30 test -b /dev/nvme1n1 &&
+		disk=$(pci_of nvme0n1) && other=$(pci_of nvme1n1)
+}
+
+# has_window PCI-ADDRESS
+has_window()
+{
+	sed -n "/^group $(group_of "$1"):/,/^group [0-9]/p" $GROUPS_FILE | grep -q "^ *window at"
+}
+
+# refused WHY PCI-ADDRESS POLICY: and nothing has changed
+refused()
+{
+	before=$(policy_of "$2") && mark_log
+	if echo "$3" 2>/tmp/refused >"/sys/bus/pci/devices/$2/rust_iommu/policy"; then
+		ktap_print_msg "policy $3 was taken"
+		return 1
+	fi 2>/tmp/refused
+	grep -q "$1" /tmp/refused || { cat /tmp/refused; return 1; }
+	expect "policy after that" "$before" "$(policy_of "$2")"
+}
+
+shows_the_default()
+{
+	for device in "$disk" "$other"; do
+		case $(type_of "$device") in
+		DMA) wanted=strict ;;
+		DMA-FQ) wanted=fq ;;
+		esac
+		expect "policy of $device" $wanted "$(policy_of "$device")" || return 1
+	done
+	for dir in /sys/bus/pci/devices/*/iommu_group; do
+		[ -f "${dir%iommu_group}rust_iommu/policy" ] || { ktap_print_msg "none for $dir" && return 1; }
+	done
+}
+
+bad_names_are_refused()
+{
+	for name in "" Strict "strict lazy" fq-single- none 0; do
+		refused "Invalid argument" "$disk" "$name" || return 1
+	done
+}
+
+# under POLICY TYPE: bind the driver and see that it works, and as what
+under()
+{
+	set_policy "$disk" "$1" && expect type "$2" "$(type_of "$disk")" && bind nvme "$disk" &&
+		wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m &&
+		expect "policy with a driver" "$1" "$(policy_of "$disk")" && unbind "$disk"
+}
+
+# From each to each of the others.
+every_change_without_a_driver()
+{
+	unbind "$disk" || return 1
+	for from in strict fq fq-single lazy identity; do
+		for to in strict fq fq-single lazy identity; do
+			set_policy "$disk" $from && set_policy "$disk" $to || return 1
+		done
+	done
+	under strict DMA && under fq DMA-FQ && under fq-single DMA-FQ && under identity identity &&
+		under strict DMA && under lazy DMA || return 1
+	# The overlay stays when the type is changed behind its back; without translation there is none.
+	set_type "$disk" identity && expect policy identity "$(policy_of "$disk")" &&
+		set_type "$disk" DMA-FQ && expect policy lazy "$(policy_of "$disk")" && under lazy DMA-FQ &&
+		set_policy "$disk" strict && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1
+}
+
+# A kernel that checks the DMA API has the operations from the beginning, or not at all.
+prepare_to_change()
+{
+	[ "$KERNEL" = debug ] || return 0
+	unbind "$disk" && set_policy "$disk" lazy && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1
+}
+
+what_takes_a_new_domain_is_refused()
+{
+	prepare_to_change && refused "resource busy" "$disk" identity && set_policy "$disk" fq && refused "resource busy" "$disk" fq-single &&
+		set_policy "$disk" strict && fio_verify nvme0n1 4m
+}
+
+# While fio writes and verifies. The first changes are seen to have the effect that they name.
+changes_under_load()
+{
+	: >/tmp/working
+	while [ -e /tmp/working ]; do
+		fio_verify nvme0n1 16m || { rm -f /tmp/working && exit 1; }
+	done >/tmp/verify &
+	fio=$!
+	changes=0
+	while [ $changes -lt $ROUNDS ] && [ -e /tmp/working ]; do
+		for policy in lazy strict fq lazy fq strict; do
+			set_policy "$disk" $policy || break 2
+			changes=$((changes + 1))
+		done
+	done
+	has_window "$disk"
+	window=$?
+	rm -f /tmp/working
+	wait $fio || { cat /tmp/verify && return 1; }
+	ktap_print_msg "$changes changes, $(grep -c read: /tmp/verify) times verified"
+	[ $changes -ge $ROUNDS ] && [ $window = 0 ]
+}
+
+two_disks_two_policies()
+{
+	set_policy "$disk" lazy && expect other strict "$(set_policy "$other" strict && policy_of "$other")" &&
+		fio_verify nvme0n1 8m && fio_verify nvme1n1 8m && has_window "$disk" &&
+		! has_window "$other"
+}
+
+is_kept()
+{
+	unbind "$disk" && ! has_window "$disk" && expect policy lazy "$(policy_of "$disk")" && bind nvme "$disk" &&
+		wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m && has_window "$disk" &&
+		unbind "$disk" && unbind "$other" && echo 1 >/sys/module/rust_vtd/parameters/shutdown &&
+		[ ! -e "/sys/bus/pci/devices/$disk/rust_iommu" ] && rmmod rust_vtd && rmmod rust_iommu && leak_scan
+}
+
+ktap_test_result "Y5 load" load
+ktap_test_result "Y5 the policy shown at first is that of the group's type" shows_the_default
+ktap_test_result "Y5 bad names are refused" bad_names_are_refused
+ktap_test_result "Y5 every change without a driver" every_change_without_a_driver
+ktap_test_result "Y5 what takes a new domain is refused while a driver is bound" what_takes_a_new_domain_is_refused
+ktap_test_result "Y5 changes under load" changes_under_load
+ktap_test_result "A9 two disks, two policies" two_disks_two_policies
+ktap_test_result "Y5 a policy is kept, and gone with the module" is_kept
+ktap_finished
