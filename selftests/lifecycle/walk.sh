@@ -47,12 +47,13 @@ nothing_left()
 	races vmstat --compare /tmp/before && leak_scan
 }
 
-# What is tried where it must fail: pages of the domains, and pages of memory.
+# What is tried where it must fail: pages of the domains, and pages of memory. Reports are
+# rate-limited, so that one device's may take the place of all of the other's.
 only_those_devices()
 {
-	reported=$(faults | cut -d' ' -f1,2 | sort -u)
-	expect faults "$(for bdf in $devices; do echo "${bdf#0000:} write"; done)" \
-		"$(echo "$reported" | sed 's/^0000://')"
+	faults | cut -d' ' -f1,2 | sed 's/^0000://' | sort -u >/tmp/reported
+	for bdf in $devices; do echo "${bdf#0000:} write"; done >/tmp/wanted
+	[ -s /tmp/reported ] && expect "other faults" "" "$(grep -vxFf /tmp/wanted /tmp/reported)"
 }
 
 ktap_test_result "A3 load" load
