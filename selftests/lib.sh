@@ -11,8 +11,9 @@
 #	vm_host trace mark before; ...; vm_host trace since before
 # Prints what the host has to say; "trace since" gives the events that QEMU traced
 # (--trace) since the mark, 200 at most, as "EVENT ARGUMENTS"; "trace count" gives
-# how many there were of each, as "EVENT NUMBER". Fails, with the
-# host's reason as a diagnostic, if the host could not do it.
+# how many there were of each, as "EVENT NUMBER", or "EVENT VALUE NUMBER" with the name of
+# an argument after the mark. Fails, with the host's reason as a diagnostic, if the host
+# could not do it.
 # One at a time: the second serial port carries one answer after the other.
 vm_host()
 {

@@ -12,7 +12,9 @@
 //!   wait_deleted ID [S]  wait until QEMU has removed it, at most S seconds (10)
 //!   trace mark NAME      remember this moment of the trace (--trace)
 //!   trace since NAME     the events since then
-//!   trace count NAME     how many of each there were since then
+//!   trace count NAME [ARGUMENT]
+//!                        how many of each there were since then, or of each and each
+//!                        value after that word
 
 use crate::trace::Trace;
 use qapi::qmp;
@@ -164,7 +166,8 @@ impl Host {
             },
             ["trace", "mark", name] => self.trace()?.mark(name)?,
             ["trace", "since", name] => return self.trace()?.since(name),
-            ["trace", "count", name] => return self.trace()?.count(name),
+            ["trace", "count", name] => return self.trace()?.count(name, None),
+            ["trace", "count", name, word] => return self.trace()?.count(name, Some(word)),
             _ => return Err(format!("unknown request '{request}'")),
         }
         Ok(Vec::new())
@@ -261,6 +264,7 @@ mod tests {
         log.write_all(b"event 0x1\n").unwrap();
         assert_eq!(ask("\x02@vm trace since m\n"), "event 0x1, ok");
         assert_eq!(ask("\x02@vm trace count m\n"), "event 1, ok");
+        assert_eq!(ask("\x02@vm trace count m domain\n"), "ok");
         guest.shutdown(std::net::Shutdown::Both).unwrap();
         server.join().unwrap();
         let all: Vec<Event> = events.iter().collect();

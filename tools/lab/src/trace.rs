@@ -45,17 +45,26 @@ impl Trace {
         Ok(lines)
     }
 
-    /// How many events of each name there were since the mark, one name a line.
-    pub fn count(&mut self, name: &str) -> Result<Vec<String>, String> {
+    /// How many events of each name there were since the mark, one name a line. With `word`: of
+    /// those that have this argument, how many of each name and value, "EVENT VALUE NUMBER".
+    pub fn count(&mut self, name: &str, word: Option<&str>) -> Result<Vec<String>, String> {
         let Some(&mark) = self.marks.get(name) else {
             return Err(format!("there is no mark '{name}'"));
         };
         let text = self.read(mark).map_err(|e| e.to_string())?;
         let mut counts = BTreeMap::new();
-        for event in text.lines().filter_map(|l| l.split_whitespace().next()) {
-            *counts.entry(event).or_insert(0u64) += 1;
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(event), Some(value)) = (words.next(), value(words, word)) else {
+                continue;
+            };
+            *counts.entry((event, value)).or_insert(0u64) += 1;
         }
-        Ok(counts.iter().map(|(e, n)| format!("{e} {n}")).collect())
+        let line = |((event, value), n)| match value {
+            "" => format!("{event} {n}"),
+            value => format!("{event} {value} {n}"),
+        };
+        Ok(counts.into_iter().map(line).collect())
     }
 
     fn read(&mut self, from: u64) -> io::Result<String> {
@@ -63,6 +72,14 @@ impl Trace {
         self.file.seek(SeekFrom::Start(from))?;
         self.file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// What follows the word, if one is asked for; None where it is not there.
+fn value<'a>(mut words: impl Iterator<Item = &'a str>, word: Option<&str>) -> Option<&'a str> {
+    match word {
+        None => Some(""),
+        Some(word) => words.find(|w| *w == word).and_then(|_| words.next()),
     }
 }
 
@@ -91,11 +108,24 @@ mod tests {
     fn events_are_counted_by_name() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let mut trace = Trace::new(file.reopen().unwrap());
-        assert!(trace.count("a").is_err());
+        assert!(trace.count("a", None).is_err());
         trace.mark("a").unwrap();
-        assert!(trace.count("a").unwrap().is_empty());
+        assert!(trace.count("a", None).unwrap().is_empty());
         file.write_all(b"two 1\none\ntwo 2\n").unwrap();
-        assert_eq!(trace.count("a").unwrap(), ["one 1", "two 2"]);
+        assert_eq!(trace.count("a", None).unwrap(), ["one 1", "two 2"]);
+    }
+
+    #[test]
+    fn events_are_counted_by_an_argument() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut trace = Trace::new(file.reopen().unwrap());
+        trace.mark("a").unwrap();
+        file.write_all(b"one of 1 x 2\none of 1 x 3\ntwo of 1\none of 2\none x 1\none of\n")
+            .unwrap();
+        assert_eq!(
+            trace.count("a", Some("of")).unwrap(),
+            ["one 1 2", "one 2 1", "two 1 1"]
+        );
     }
 
     #[test]
