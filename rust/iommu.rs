@@ -37,6 +37,7 @@ pub mod owner;
 mod pages;
 pub mod path;
 pub mod pci;
+mod peek;
 pub mod policy;
 mod preemption;
 pub mod pt;

@@ -22,6 +22,13 @@ pub trait Format {
 
     /// Returns the stamp of an entry that maps nothing.
     fn stamp(entry: u64) -> u64;
+
+    /// Returns whether an entry maps nothing and its stamp is below `stamp`, which is [`MAX_STAMP`] at
+    /// most. Asked twice for each page that is mapped.
+    #[inline]
+    fn is_below(entry: u64, stamp: u64) -> bool {
+        !Self::is_present(entry) && Self::stamp(entry) < stamp
+    }
 }
 
 /// Largest stamp. 60 bits are there in all formats; at a flush a nanosecond they last 36 years.
@@ -53,6 +60,12 @@ impl Format for Permissions {
     fn stamp(entry: u64) -> u64 {
         entry >> 2
     }
+
+    #[inline]
+    fn is_below(entry: u64, stamp: u64) -> bool {
+        // A permission is a bit above all stamps then.
+        entry.rotate_right(2) < stamp
+    }
 }
 
 /// Entries with a present bit, bit 0: AMD-Vi, VT-d's first stage, and the entries of a window that no
@@ -74,5 +87,10 @@ impl Format for PresentBit {
     #[inline]
     fn stamp(entry: u64) -> u64 {
         entry >> 1
+    }
+
+    #[inline]
+    fn is_below(entry: u64, stamp: u64) -> bool {
+        entry.rotate_right(1) < stamp
     }
 }

@@ -70,17 +70,11 @@ pub(super) enum Refusal {
     Invalid,
 }
 
-/// Returns whether a page may be taken.
-#[inline]
-fn is_free<F: Format>(entry: u64, flushed: u64) -> bool {
-    !F::is_present(entry) && F::stamp(entry) < flushed
-}
-
 /// Returns the place of the last page of a run that is not free.
 #[inline]
 pub(super) fn last_busy<T: Table>(run: &[T::Word], flushed: u64) -> Option<usize> {
     run.iter()
-        .rposition(|word| !is_free::<T::Format>(word.load(), flushed))
+        .rposition(|word| !T::Format::is_below(word.load(), flushed))
 }
 
 /// Claims all pages of a run, or none. `flushed` may be old, and `leaf` returns the new entry for a
@@ -98,7 +92,7 @@ pub(super) fn claim<E: Table + Hardware>(
             new if !E::Format::is_present(new) => Refusal::Invalid,
             new => {
                 let old = word.load();
-                if is_free::<E::Format>(old, flushed) && word.compare_exchange(old, new).is_ok() {
+                if E::Format::is_below(old, flushed) && word.compare_exchange(old, new).is_ok() {
                     continue;
                 }
                 Refusal::Busy(place)
@@ -175,7 +169,7 @@ pub(super) fn reserve<T: Table>(word: &T::Word, flushed: u64) -> bool {
     let old = word.load();
     let reserved = T::Format::vacant(RESERVED);
     old == reserved
-        || (is_free::<T::Format>(old, flushed) && word.compare_exchange(old, reserved).is_ok())
+        || (T::Format::is_below(old, flushed) && word.compare_exchange(old, reserved).is_ok())
 }
 
 /// What keeps the pages of a run from being taken that are not mapped.

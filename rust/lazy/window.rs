@@ -59,9 +59,8 @@ pub struct Window<E: Table + Hardware> {
     next: Line<E::Word>,
     /// Where searches of the window start.
     low: Line<E::Word>,
-    /// The last lap that was entered, and the epoch at that time. Written exclusively.
+    /// The last lap that was entered. Written exclusively.
     lap: E::Word,
-    lap_epoch: E::Word,
     searches: E::Word,
 }
 
@@ -80,7 +79,6 @@ impl<E: Table + Hardware> Window<E> {
             next: Line(Word::new(0)),
             low: Line(Word::new(0)),
             lap: Word::new(0),
-            lap_epoch: Word::new(1),
             searches: Word::new(0),
         })
     }
@@ -126,6 +124,8 @@ impl<E: Table + Hardware> Window<E> {
         self.map_run(cpu, request, &mut leaf)
     }
 
+    /// [`Window::map`] where it is not the usual case, which is not to be slowed down by this one.
+    #[inline(never)]
     fn map_run(
         &self,
         cpu: usize,
@@ -324,12 +324,10 @@ impl<E: Table + Hardware> Window<E> {
             if self.lap.load() >= lap {
                 return;
             }
-            // None if there was one since the last lap began: part of the pages are free by that.
-            // If it fails the lap is of little use, but the search after it tries again.
-            let _ = self
-                .clock
-                .flush_after_locked(self.lap_epoch.load(), &self.env);
-            self.lap_epoch.store(self.clock.epoch());
+            // Also if there was one since the last lap began, for the maximum age: what was freed after
+            // that would be in the way, and be searched through in vain. If it fails the lap is of
+            // little use, but the search after it tries again.
+            let _ = self.clock.flush_after_locked(self.clock.epoch(), &self.env);
             self.lap.store_release(lap);
         });
     }

@@ -6,6 +6,7 @@
 //! what it costs. So those of each page are written out here, for x86 only.
 
 use super::word::Word;
+use crate::peek::peek;
 use core::sync::atomic::{
     compiler_fence,
     AtomicU64,
@@ -18,13 +19,6 @@ use kernel::sync::atomic::{
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("what these operations order has to be looked at");
-
-/// Reads as the kernel's `READ_ONCE()`.
-#[inline(always)]
-fn read(word: &Atomic<u64>) -> u64 {
-    // SAFETY: Aligned and valid, as the reference is; all others who write do so atomically.
-    unsafe { word.as_ptr().read_volatile() }
-}
 
 /// Writes as the kernel's `WRITE_ONCE()`.
 #[inline(always)]
@@ -41,12 +35,12 @@ impl Word for Atomic<u64> {
 
     #[inline(always)]
     fn load(&self) -> u64 {
-        read(self)
+        peek(self)
     }
 
     #[inline(always)]
     fn load_acquire(&self) -> u64 {
-        let value = read(self);
+        let value = peek(self);
         // The CPU does not move what follows before a load; the compiler must not either.
         compiler_fence(Ordering::Acquire);
         value

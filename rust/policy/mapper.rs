@@ -23,6 +23,7 @@ use crate::{
     memory::top_of_ram,
     ops::Ops,
     pci::Function,
+    peek::peek,
     raw, //
 };
 use kernel::{
@@ -34,7 +35,8 @@ use kernel::{
     sync::{
         atomic::{
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         Arc,
         SetOnce, //
@@ -56,6 +58,8 @@ pub(crate) struct Mapper<D: Driver> {
     /// Made when the driver's probe has succeeded, and so has set the device's mask, or when the
     /// policy becomes `lazy` after that. Until then the core maps.
     window: SetOnce<Arc<Lazy<D>>>,
+    /// Where it is, or 0: what is read for each mapping.
+    lazy: Atomic<usize>,
     /// The driver was at work before.
     pub(super) taken_over: bool,
     wrong: Atomic<u32>,
@@ -65,7 +69,7 @@ impl<D: Driver> Device<D> {
     /// What is done differently for the device from what its group's default domain says.
     #[inline]
     pub(crate) fn overlay(&self) -> Overlay {
-        Overlay::from_u32(self.overlay.load(Relaxed))
+        Overlay::from_u32(peek(&self.overlay))
     }
 }
 
@@ -73,7 +77,9 @@ impl<D: Driver> Mapper<D> {
     /// The window, if there is one.
     #[inline]
     pub(crate) fn window(&self) -> Option<&Lazy<D>> {
-        self.window.as_ref().map(|lazy| &**lazy)
+        let lazy = peek(&self.lazy) as *const Lazy<D>;
+        // SAFETY: Stored by `make_window` after `window` was set, which then keeps it.
+        unsafe { lazy.as_ref() }
     }
 
     /// The window to map in, if that is the policy.
@@ -182,7 +188,11 @@ impl<D: Driver> Mapper<D> {
             match made {
                 Err(ENOSPC) if bytes > LEAST => bytes /= 2,
                 made => {
-                    self.window.populate(made?);
+                    let made = made?;
+                    let lazy = &raw const *made;
+                    self.window.populate(made);
+                    // Release: who sees the address sees what is there.
+                    self.lazy.store(lazy as usize, Release);
                     return Ok(());
                 }
             }
@@ -216,6 +226,7 @@ fn mapper<D: Driver>(
         device: device.clone(),
         domain,
         window: SetOnce::new(),
+        lazy: Atomic::new(0),
         taken_over,
         wrong: Atomic::new(0),
     };
@@ -278,7 +289,7 @@ pub(crate) fn start<D: Driver>(
 /// The lock of the group's members is held during `'a`, or a driver is bound that maps.
 #[inline]
 pub(crate) unsafe fn get<'a, D: Driver>(device: &Device<D>) -> Option<&'a Mapper<D>> {
-    let mapper = device.mapper.load(Relaxed) as *const Mapper<D>;
+    let mapper = peek(&device.mapper) as *const Mapper<D>;
     // SAFETY: Stored by `start`, and until `stop`, which the contract excludes.
     unsafe { mapper.as_ref() }
 }

@@ -3,6 +3,7 @@
 //! The lazy window: against a model, by several threads, and every order of a few (`model`).
 
 mod fit;
+mod format;
 mod host;
 mod model;
 mod random;
