@@ -48,6 +48,15 @@ fn has_single_queue<D: Driver>(device: &Device<D>) -> bool {
     }
 }
 
+/// Whether somebody has taken the group away from its default domain.
+fn is_claimed<D: Driver>(device: &Device<D>) -> bool {
+    match &device.place.lock().state {
+        State::Blocked => true,
+        State::Paging(at) => !at.domain.is_default(),
+        State::Untouched | State::Identity | State::Released => false,
+    }
+}
+
 /// What the device runs under, or will when a driver is bound.
 ///
 /// Errors: as for [`group_type::read`]. Context: may sleep; takes `group->mutex`.
@@ -212,7 +221,8 @@ pub(super) fn change<D: Driver>(
     let base = group_type::read(function.as_device(), single)?;
     let used = in_use(&member.group.members.lock());
     let plan = plan(base, single, used, policy);
-    if plan.new_domain && used {
+    // The core refuses it too, but of several steps only those that need a new domain.
+    if plan.new_domain && (used || is_claimed(&member.device)) {
         return Err(EBUSY);
     }
     change_base(member, function, base, &plan)?;
