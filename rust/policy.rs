@@ -12,4 +12,6 @@ pub(crate) mod dma_ops;
 mod group_type;
 pub(crate) mod mapper;
 pub mod name;
+mod scatter;
+pub mod segments;
 pub(crate) mod settings;

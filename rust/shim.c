@@ -234,6 +234,7 @@ unsigned int rust_iommu_max_seg_size(struct device *dev)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_max_seg_size);
 
+/* What an entry says, and the entry after it: one call for what are three. */
 phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg)
 {
 	return sg_phys(sg);

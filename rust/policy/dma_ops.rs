@@ -9,7 +9,9 @@ use super::{
         self,
         Mapper, //
     },
-    name::Overlay, //
+    name::Overlay,
+    scatter,
+    segments::pages, //
 };
 use crate::{
     bindings,
@@ -35,18 +37,10 @@ use kernel::{
     prelude::*,
 };
 
-type Direction = bindings::dma_data_direction;
+pub(super) type Direction = bindings::dma_data_direction;
 
 /// `DMA_MAPPING_ERROR`.
 const MAPPING_ERROR: bindings::dma_addr_t = !0;
-
-/// Pages that `size` bytes from `at` on touch.
-#[inline]
-fn pages(at: u64, size: usize) -> usize {
-    // CAST: below a page.
-    let offset = (at as usize) & (PAGE_SIZE - 1);
-    (offset + size).div_ceil(PAGE_SIZE)
-}
 
 /// Read and write permission of the device.
 #[inline]
@@ -69,8 +63,8 @@ pub(crate) const fn table<D: Driver>() -> bindings::dma_map_ops {
         get_sgtable: Some(get_sgtable::<D>),
         map_phys: Some(map_phys::<D>),
         unmap_phys: Some(unmap_phys::<D>),
-        map_sg: Some(map_sg::<D>),
-        unmap_sg: Some(unmap_sg::<D>),
+        map_sg: Some(scatter::map_sg::<D>),
+        unmap_sg: Some(scatter::unmap_sg::<D>),
         max_mapping_size: Some(max_mapping_size::<D>),
         get_merge_boundary: Some(get_merge_boundary),
         ..pin_init::zeroed()
@@ -83,7 +77,7 @@ pub(crate) const fn table<D: Driver>() -> bindings::dma_map_ops {
 ///
 /// The DMA API calls for a device with these operations, whose driver is bound.
 #[inline]
-unsafe fn mapper<'a, D: Driver>(dev: *mut bindings::device) -> &'a Mapper<D> {
+pub(super) unsafe fn mapper<'a, D: Driver>(dev: *mut bindings::device) -> &'a Mapper<D> {
     // SAFETY: The device is in its group, as a driver is bound: it is not released meanwhile.
     let device = unsafe { ops::device::<D>(dev) };
     // SAFETY: The driver maps, and `device` stays as long.
@@ -96,7 +90,7 @@ impl<D: Driver> Mapper<D> {
     /// Maps pages in the window. `frame` gives the physical address of each page, in order, and
     /// again from the first one on. `None`: the core has to map them.
     #[inline]
-    fn map(
+    pub(super) fn map(
         &self,
         dev: *mut bindings::device,
         pages: usize,
@@ -138,8 +132,8 @@ impl<D: Driver> Mapper<D> {
     }
 
     /// Unmaps what lies in the window; false where it does not.
-    #[inline]
-    fn unmap(&self, iova: u64, size: usize) -> bool {
+    #[inline(always)]
+    pub(super) fn unmap(&self, iova: u64, size: usize) -> bool {
         let Some(lazy) = self.window() else {
             return false;
         };
@@ -151,7 +145,7 @@ impl<D: Driver> Mapper<D> {
         if first >= lazy.window.geometry().pages() {
             return false;
         }
-        if lazy.window.unmap(first, pages(iova, size)).is_err() {
+        if lazy.window.unmap(first, pages(iova, size as u64)).is_err() {
             self.complain(iova);
         }
         // Unmapping is a full barrier, as is a change of the policy before it drains. Either this
@@ -179,7 +173,7 @@ unsafe extern "C" fn map_phys<D: Driver>(
     let frame = |place: usize| start + ((place as u64) << PAGE_SHIFT);
     // What is no memory needs other attributes of the core.
     let mapped = if attrs & bindings::DMA_ATTR_MMIO as c_ulong == 0 {
-        mapper.map(dev, pages(phys, size), direction, frame)
+        mapper.map(dev, pages(phys, size as u64), direction, frame)
     } else {
         None
     };
@@ -215,182 +209,6 @@ unsafe extern "C" fn unmap_phys<D: Driver>(
         // SAFETY: Not in the window, so the core has mapped it.
         unsafe { bindings::dma_unmap_phys(mapper.twin.as_raw(), iova, size, direction, attrs) };
         mapper.unmapped(iova, size as u64);
-    }
-}
-
-/// The entries of a list, and the pages that they touch, one after the other.
-struct Frames {
-    first: *mut bindings::scatterlist,
-    entry: *mut bindings::scatterlist,
-    /// Of the current entry.
-    frame: u64,
-    left: usize,
-}
-
-impl Frames {
-    /// # Safety
-    ///
-    /// `first` is a list with as many pages as are asked for.
-    unsafe fn new(first: *mut bindings::scatterlist) -> Self {
-        Self {
-            first,
-            entry: core::ptr::null_mut(),
-            frame: 0,
-            left: 0,
-        }
-    }
-
-    fn enter(&mut self, entry: *mut bindings::scatterlist) {
-        self.entry = entry;
-        // SAFETY: An entry of the list, by the contract of `new`.
-        let phys = unsafe { bindings::rust_iommu_sg_phys(entry) };
-        // SAFETY: As above.
-        let length = unsafe { (*entry).length } as usize;
-        self.frame = phys & !(PAGE_SIZE as u64 - 1);
-        self.left = pages(phys, length);
-    }
-
-    /// The physical address of the page at `place`, which is the next one or the first.
-    fn at(&mut self, place: usize) -> u64 {
-        if place == 0 {
-            self.enter(self.first);
-        }
-        while self.left == 0 {
-            // SAFETY: There is a further entry, by the contract of `new`.
-            let next = unsafe { bindings::sg_next(self.entry) };
-            self.enter(next);
-        }
-        let frame = self.frame;
-        self.frame += PAGE_SIZE as u64;
-        self.left -= 1;
-        frame
-    }
-}
-
-/// # Safety
-///
-/// Called by the DMA API as this operation.
-unsafe extern "C" fn map_sg<D: Driver>(
-    dev: *mut bindings::device,
-    list: *mut bindings::scatterlist,
-    count: c_int,
-    direction: Direction,
-    attrs: c_ulong,
-) -> c_int {
-    // SAFETY: By the contract.
-    let mapper = unsafe { mapper::<D>(dev) };
-    let mut total = 0;
-    let mut entry = list;
-    for _ in 0..count {
-        // SAFETY: An entry of the list.
-        let phys = unsafe { bindings::rust_iommu_sg_phys(entry) };
-        // SAFETY: As above.
-        total += pages(phys, unsafe { (*entry).length } as usize);
-        // SAFETY: As above; the last one has none, and is not asked for one.
-        entry = unsafe { bindings::sg_next(entry) };
-    }
-    // SAFETY: It has `total` pages.
-    let mut frames = unsafe { Frames::new(list) };
-    let mapped = mapper.map(dev, total, direction, |place| frames.at(place));
-    let mut iova = match mapped {
-        Some(Ok(iova)) => iova,
-        Some(Err(_)) => return EIO.to_errno(),
-        None => {
-            // SAFETY: The twin takes what the device does.
-            let mapped = unsafe {
-                bindings::dma_map_sg_attrs(mapper.twin.as_raw(), list, count, direction, attrs)
-            };
-            return if mapped == 0 {
-                EIO.to_errno()
-            } else {
-                mapped as c_int
-            };
-        }
-    };
-
-    // SAFETY: A device that a driver maps for.
-    let boundary = unsafe { bindings::rust_iommu_seg_boundary(dev) };
-    // SAFETY: As above.
-    let longest = unsafe { bindings::rust_iommu_max_seg_size(dev) };
-    let (mut entry, mut out, mut segments) = (list, list, 0);
-    // Address and length of the segment that is being put together; whether it ends with a page.
-    let (mut start, mut length, mut open) = (0, 0, false);
-    for i in 0..count {
-        // SAFETY: An entry of the list.
-        let offset = unsafe { bindings::rust_iommu_sg_phys(entry) } & (PAGE_SIZE as u64 - 1);
-        // SAFETY: As above.
-        let bytes = unsafe { (*entry).length };
-        let fits = |length: u32| longest - length >= bytes;
-        let within = (start ^ (iova + u64::from(bytes) - 1)) & !boundary == 0;
-        if open && offset == 0 && length <= longest && fits(length) && within {
-            length += bytes;
-        } else {
-            if i > 0 {
-                // SAFETY: There are not more segments than entries.
-                unsafe {
-                    (*out).dma_address = start;
-                    (*out).dma_length = length;
-                    out = bindings::sg_next(out);
-                }
-            }
-            segments += 1;
-            start = iova + offset;
-            length = bytes;
-        }
-        let end = offset + u64::from(bytes);
-        open = end & (PAGE_SIZE as u64 - 1) == 0;
-        iova += (pages(offset, bytes as usize) as u64) << PAGE_SHIFT;
-        // SAFETY: As above.
-        entry = unsafe { bindings::sg_next(entry) };
-    }
-    // SAFETY: As above.
-    unsafe {
-        (*out).dma_address = start;
-        (*out).dma_length = length;
-    }
-    if segments < count {
-        // SAFETY: As above. unmap_sg stops here.
-        unsafe {
-            let rest = bindings::sg_next(out);
-            (*rest).dma_length = 0;
-        }
-    }
-    segments
-}
-
-/// # Safety
-///
-/// Called by the DMA API as this operation.
-unsafe extern "C" fn unmap_sg<D: Driver>(
-    dev: *mut bindings::device,
-    list: *mut bindings::scatterlist,
-    count: c_int,
-    direction: Direction,
-    attrs: c_ulong,
-) {
-    // SAFETY: By the contract.
-    let mapper = unsafe { mapper::<D>(dev) };
-    // SAFETY: A list that map_sg has filled in.
-    let start = unsafe { (*list).dma_address };
-    let mut end = start;
-    let mut entry = list;
-    for _ in 0..count {
-        // SAFETY: An entry of the list.
-        let (address, length) = unsafe { ((*entry).dma_address, (*entry).dma_length) };
-        if length == 0 {
-            break;
-        }
-        end = address + u64::from(length);
-        // SAFETY: As above; the last one has none, and is not asked for one.
-        entry = unsafe { bindings::sg_next(entry) };
-    }
-    // CAST: one run of addresses, of a list with int entries of unsigned int bytes.
-    if !mapper.unmap(start, (end - start) as usize) {
-        // SAFETY: Not in the window, so the core has mapped it.
-        unsafe {
-            bindings::dma_unmap_sg_attrs(mapper.twin.as_raw(), list, count, direction, attrs)
-        };
-        mapper.unmapped(start, end - start);
     }
 }
 

@@ -23,6 +23,7 @@ pub mod lazy;
 )]
 pub mod policy {
     pub mod name;
+    pub mod segments;
 }
 pub mod pt;
 #[path = "../../../../rust/ring.rs"]

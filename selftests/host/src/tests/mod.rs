@@ -24,6 +24,7 @@ mod ownership;
 mod policy;
 mod regs;
 mod ring;
+mod segments;
 mod source_id;
 mod walk;
 
