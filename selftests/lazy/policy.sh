@@ -4,7 +4,7 @@
 # The policy of a device: read and written, while no driver is bound and while one is at work; what is
 # shown is what the device runs under.
 #
-# variant strict: --policy strict --nvme 2
+# variant strict: --policy strict --nvme 2 --trace vtd_inv_desc_*
 # variant lazy on stock: --policy lazy --nvme 2
 # variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 2
 # timeout: 300
@@ -123,11 +123,33 @@ changes_under_load()
 	[ $changes -ge $ROUNDS ] && [ $window = 0 ]
 }
 
+flushes_of()
+{
+	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) flushes.*/\1/p" $GROUPS_FILE
+}
+
+# Reads of 8 MB from each at once: the unit is told of each of the 2048 unmaps for the one, and of the
+# window's flushes for the other. Their domains tell them apart.
+each_has_its_own_count()
+{
+	[ "$VARIANT" = strict ] || return 0
+	flushes=$(flushes_of "$disk")
+	vm_host trace mark both &&
+		fio_job both --filename=/dev/nvme0n1:/dev/nvme1n1 --rw=randread --bs=4k --iodepth=8 --size=16m \
+			--file_service_type=roundrobin && sleep 1.2 &&
+		vm_host trace count both domain >/tmp/both || return 1
+	flushes=$(($(flushes_of "$disk") - flushes))
+	awk '/^vtd_inv_desc_iotlb/ { n[$2] += $3 } END { for (d in n) print n[d], d }' /tmp/both | sort -n >/tmp/domains
+	sed 's/^/# /' /tmp/domains
+	expect domains 2 "$(wc -l </tmp/domains)" && expect "of the lazy one" $flushes "$(awk 'NR == 1 { print $1 }' /tmp/domains)" &&
+		[ "$(awk 'NR == 2 { print $1 }' /tmp/domains)" -ge 2048 ]
+}
+
 two_disks_two_policies()
 {
 	set_policy "$disk" lazy && expect other strict "$(set_policy "$other" strict && policy_of "$other")" &&
 		fio_verify nvme0n1 8m && fio_verify nvme1n1 8m && has_window "$disk" &&
-		! has_window "$other"
+		! has_window "$other" && each_has_its_own_count
 }
 
 is_kept()
