@@ -147,6 +147,13 @@ set_policy()
 	echo "$2" >"/sys/bus/pci/devices/$1/rust_iommu/policy" && expect "policy of $1" "$2" "$(policy_of "$1")"
 }
 
+# busy_ns: time in ns that tasks ran, of all CPUs since the start: with --icount the number of
+# instructions, but for interrupts of an idle CPU. (Idle time is wrong by seconds then.)
+busy_ns()
+{
+	awk '/^cpu/ { sum += $8 } END { printf "%.0f\n", sum }' /proc/schedstat
+}
+
 # mark_log: what log_since_mark prints starts here.
 mark_log()
 {

@@ -32,12 +32,6 @@ holes()
 			--io_size=32m >/dev/null
 }
 
-# Time in ns that tasks ran, of all CPUs since the start. (Idle time is wrong by seconds with --icount.)
-busy()
-{
-	awk '/^cpu/ { sum += $8 } END { printf "%.0f\n", sum }' /proc/schedstat
-}
-
 # read NAME IOMEM BLOCK DEPTH COUNT
 read_at()
 {
@@ -48,9 +42,9 @@ read_at()
 		--iomem="$2" --bs="$3" --iodepth="$4"
 	if [ -n "$UNIT" ]; then
 		"$@" --number_ios=200 >/dev/null
-		before=$(busy)
+		before=$(busy_ns)
 		"$@" --number_ios="$count" --io_size=100g >/tmp/terse || { cat /tmp/terse && exit 1; }
-		echo "figure $name $((($(busy) - before) / count)) $UNIT/read"
+		echo "figure $name $((($(busy_ns) - before) / count)) $UNIT/read"
 	else
 		"$@" --time_based --ramp_time=1 --runtime="$SECONDS" >/tmp/terse || { cat /tmp/terse && exit 1; }
 		# Terse output: 8 is the read IOPS.
