@@ -196,6 +196,11 @@ pub fn cover(start: u64, last: u64, max_order: u32) -> Plan {
 
     let single_order = border_order + 1;
     let single = (single_order <= max_order).then_some(1u64 << single_order);
+    // The usual case: the core aligns what it maps to its size.
+    if single.is_some_and(|pages| last - first == pages - 1) {
+        blocks.push(first, single_order);
+        return Plan::Blocks(blocks);
+    }
 
     // CAST: `MAX_BLOCKS` is 4.
     let budget = MAX_BLOCKS as u32;
