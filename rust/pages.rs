@@ -176,6 +176,18 @@ impl TablePage {
         self.flush(first, 2);
     }
 
+    /// Writes 128-bit entries from entry `i` on, which the hardware does not read meanwhile.
+    pub(crate) fn write_entries(&self, i: usize, entries: &[[u64; 2]]) {
+        let first = i.saturating_mul(2);
+        let words = entries.as_flattened();
+        if self.word(first, words.len()).is_some() {
+            for (place, word) in (first..).zip(words) {
+                self.store(place, *word);
+            }
+            self.flush(first, words.len());
+        }
+    }
+
     /// Stores word `i`, which the caller has checked.
     #[inline]
     fn store(&self, i: usize, value: u64) {

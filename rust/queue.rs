@@ -453,11 +453,10 @@ impl<H: QueueHw> Queue<H> {
         let wait = taken.wait();
         let place = state.ring.index(wait);
         self.status.write(place as usize * LINE_WORDS, 0);
-        for (position, command) in (taken.first..).zip(commands) {
-            self.store(state.ring.index(position), *command);
-        }
         let status_phys = self.status_phys(place);
-        self.store(place, self.hw.wait_command(status_phys, ring::token(wait)));
+        let ending = self.hw.wait_command(status_phys, ring::token(wait));
+        self.store(state.ring.index(taken.first), commands);
+        self.store(place, &[ending]);
         state.counters.commands += u64::from(count);
         state.counters.waits += 1;
         // A register write comes after the stores to memory before it.
@@ -535,7 +534,7 @@ impl<H: QueueHw> Queue<H> {
                 // A wait command that nobody waits for: it writes to the second word.
                 let unused = self.status_phys(index) + size_of::<u64>() as u64;
                 let nothing = self.hw.wait_command(unused, 0);
-                self.store(index, nothing);
+                self.store(index, &[nothing]);
             }
         });
     }
@@ -578,12 +577,14 @@ impl<H: QueueHw> Queue<H> {
         ETIMEDOUT
     }
 
-    /// Stores a command at an index, which is in range.
-    fn store(&self, index: u32, command: [u64; 2]) {
+    /// Stores commands from an index on, which is in range, and from 0 on where the ring ends.
+    fn store(&self, index: u32, commands: &[[u64; 2]]) {
+        let (low, high) = commands.split_at(commands.len().min((self.entries - index) as usize));
         // CAST: u32 to usize, lossless.
-        let word = index as usize * 2;
-        self.commands.write(word, command[0]);
-        self.commands.write(word + 1, command[1]);
+        self.commands.write_entries(index as usize, low);
+        if !high.is_empty() {
+            self.commands.write_entries(0, high);
+        }
     }
 
     /// Reads the status word of the place of position `wait`.
