@@ -11,6 +11,7 @@ use crate::{
     driver::Driver,
     endpoint::Device,
     invalidation::Invalidation,
+    named,
     pt::{
         walk::Range,
         PageTable, //
@@ -19,7 +20,6 @@ use crate::{
     unit::UnitRef, //
 };
 use kernel::{
-    new_mutex, new_spinlock_irq,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -80,9 +80,9 @@ impl<D: Driver> Domain<D> {
                 config,
                 flushes_new,
                 single_queue: device.single_queue.load(Relaxed),
-                attached <- new_spinlock_irq!(nodes, "iommu domain attachments"),
+                attached <- named::spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
-                left <- new_mutex!(KVec::new(), "iommu domain leaks"),
+                left <- named::mutex!(KVec::new(), "iommu domain leaks"),
                 _: {
                     D::ops().domains().fetch_add(1, Relaxed);
                 },

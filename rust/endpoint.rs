@@ -5,6 +5,7 @@
 use crate::{
     domain::Domain,
     driver::Driver,
+    named,
     pci::Function,
     policy::settings,
     pt::walk::Range,
@@ -12,7 +13,7 @@ use crate::{
     unit::UnitRef, //
 };
 use kernel::{
-    device, new_mutex, new_spinlock_irq,
+    device,
     prelude::*,
     str::CString,
     sync::{
@@ -42,7 +43,7 @@ impl<D: Driver> Endpoint<D> {
             pin_init!(Self {
                 unit,
                 facts,
-                entries <- new_spinlock_irq!(own, "iommu endpoint slot"),
+                entries <- named::spinlock_irq!(own, "iommu endpoint slot"),
             }),
             GFP_KERNEL,
         )
@@ -164,15 +165,15 @@ impl<D: Driver> Device<D> {
                 max_age_ms: Atomic::new(settings::max_age_ms()),
                 has_attributes: Atomic::new(false),
                 mapper: Atomic::new(0),
-                place <- new_mutex!(
+                place <- named::mutex!(
                     Place {
                         state: State::Untouched,
                         parked: false,
                     },
                     "iommu device domain"
                 ),
-                bound <- new_mutex!(None, "iommu device driver"),
-                firmware <- new_mutex!(KVec::new(), "iommu device firmware regions"),
+                bound <- named::mutex!(None, "iommu device driver"),
+                firmware <- named::mutex!(KVec::new(), "iommu device firmware regions"),
             }),
             GFP_KERNEL,
         )

@@ -17,11 +17,11 @@ use crate::{
         State, //
     },
     leak,
+    named,
     pci::ports,
     policy::mapper, //
 };
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -91,8 +91,8 @@ impl<D: Driver> Group<D> {
                 identity: group.addr(),
                 id,
                 park,
-                changing <- new_mutex!((), "iommu group policy"),
-                members <- new_mutex!(KVec::new(), "iommu group members"),
+                changing <- named::mutex!((), "iommu group policy"),
+                members <- named::mutex!(KVec::new(), "iommu group members"),
             }),
             GFP_KERNEL,
         )

@@ -32,6 +32,7 @@ pub mod lease;
 pub mod locked;
 pub mod memory;
 pub mod mmio;
+mod named;
 pub mod ops;
 pub mod owner;
 mod pages;

@@ -3,10 +3,10 @@
 //! Data of a bound device for callers that do not know how long it is bound,
 //! such as files.
 
+use crate::named;
 use kernel::{
     device::Bound,
     devres,
-    new_mutex,
     pci,
     prelude::*,
     sync::{
@@ -68,7 +68,7 @@ where
         let data = unsafe { KBox::from_raw(data) };
         let slot = Arc::pin_init(
             pin_init!(Slot::<F> {
-                data <- new_mutex!(Some(data)),
+                data <- named::mutex!(Some(data), "iommu lease"),
             }),
             GFP_KERNEL,
         )?;

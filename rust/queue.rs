@@ -52,7 +52,6 @@ use kernel::{
             dma_mb,
             Read, //
         },
-        new_spinlock_irq,
         SpinLockIrq, //
     },
     time::{
@@ -64,6 +63,7 @@ use kernel::{
 
 use crate::{
     bindings,
+    named,
     pages::{
         Coherency,
         TablePage, //
@@ -283,7 +283,7 @@ impl<H: QueueHw> Queue<H> {
                 verdicts,
                 retired: Atomic::new(0),
                 doubt: Atomic::new(0),
-                state <- new_spinlock_irq!(state, "iommu_queue"),
+                state <- named::spinlock_irq!(state, "iommu_queue"),
             }? Error))
         })
     }

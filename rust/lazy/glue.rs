@@ -18,6 +18,7 @@ use crate::{
     domain::Domain,
     driver::Driver,
     invalidation::Invalidation,
+    named,
     preemption,
     pt::PageTable,
     timer::{
@@ -27,7 +28,6 @@ use crate::{
 };
 use kernel::{
     cpu::nr_cpu_ids,
-    new_spinlock_irq,
     page::PAGE_SHIFT,
     prelude::*,
     processor::cpu_relax,
@@ -168,7 +168,7 @@ impl<D: Driver> Lazy<D> {
                 .push_within_capacity(Line(Atomic::new(0)))
                 .map_err(|_| ENOMEM)?;
         }
-        let flushing = KBox::pin_init(new_spinlock_irq!((), "iommu lazy flush"), GFP_KERNEL)?;
+        let flushing = KBox::pin_init(named::spinlock_irq!((), "iommu lazy flush"), GFP_KERNEL)?;
         let geometry =
             Geometry::new(leaves.iova() >> PAGE_SHIFT, bytes >> PAGE_SHIFT, CHUNK).ok_or(EINVAL)?;
         Arc::pin_init(
