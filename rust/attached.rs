@@ -142,7 +142,7 @@ pub(crate) fn flush<D: Driver>(
                 D::invalidate(unit, &node.tag, what, &mut batch);
             }
         }
-        if let Err(e) = batch.sync() {
+        if let Err(e) = batch.sync_in_place() {
             result = Err(e);
         }
     }

@@ -12,8 +12,8 @@ use crate::{
 use kernel::prelude::*;
 
 /// Commands that fit before a batch submits early. It lives on the stack of the
-/// flush path.
-const CAPACITY: usize = 16;
+/// flush path, which mostly has one: so few that no call is needed to clear it.
+const CAPACITY: usize = 6;
 
 /// A command of a driver's queue.
 type Command<D> = <<D as Driver>::Queue as CommandQueue>::Command;
@@ -37,6 +37,7 @@ pub struct Batch<'u, D: Driver> {
 }
 
 impl<'u, D: Driver> Batch<'u, D> {
+    #[inline]
     pub(crate) fn new(unit: &'u D::Unit) -> Self {
         Self {
             unit,
@@ -65,9 +66,15 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// Submits what was collected and waits for the hardware to acknowledge it.
     ///
     /// Context: atomic.
-    pub(crate) fn sync(self) -> Result<Synced> {
-        let synced = submit::<D>(self.unit, self.commands.get(..self.used).unwrap_or(&[]))?;
-        self.early?;
+    pub(crate) fn sync(mut self) -> Result<Synced> {
+        self.sync_in_place()
+    }
+
+    /// [`Self::sync`] where a copy of the batch would be much of what it costs; nothing is left in it.
+    pub(crate) fn sync_in_place(&mut self) -> Result<Synced> {
+        let used = core::mem::take(&mut self.used);
+        let synced = submit::<D>(self.unit, self.commands.get(..used).unwrap_or(&[]))?;
+        core::mem::replace(&mut self.early, Ok(()))?;
         Ok(synced)
     }
 }
