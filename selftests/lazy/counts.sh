@@ -67,10 +67,11 @@ fq_single()
 	run fq-single $PAIRS && [ "$told" -le $((PAIRS / 32767 + seconds + 1)) ]
 }
 
-# A lap, and nine tenths of the maximum age, which is 1 s.
+# A lap, and nine tenths of the maximum age, which is 1 s. The window's own count is read before and after
+# the trace: the timer may come in between.
 lazy()
 {
-	run lazy $PAIRS && expect "flushes of the window" "$told" "$flushes" &&
+	run lazy $PAIRS && [ "$told" -le "$flushes" ] && [ "$flushes" -le $((told + 2)) ] &&
 		[ "$told" -le $((PAIRS / WINDOW + seconds * 10 / 9 + 1)) ] && [ "$told" -ge $((PAIRS / WINDOW)) ]
 }
 

@@ -129,7 +129,7 @@ flushes_of()
 }
 
 # Reads of 8 MB from each at once: the unit is told of each of the 2048 unmaps for the one, and of the
-# window's flushes for the other. Their domains tell them apart.
+# window's flushes for the other. Their domains tell them apart. The timer may come between two looks.
 each_has_its_own_count()
 {
 	[ "$VARIANT" = strict ] || return 0
@@ -141,7 +141,8 @@ each_has_its_own_count()
 	flushes=$(($(flushes_of "$disk") - flushes))
 	awk '/^vtd_inv_desc_iotlb/ { n[$2] += $3 } END { for (d in n) print n[d], d }' /tmp/both | sort -n >/tmp/domains
 	sed 's/^/# /' /tmp/domains
-	expect domains 2 "$(wc -l </tmp/domains)" && expect "of the lazy one" $flushes "$(awk 'NR == 1 { print $1 }' /tmp/domains)" &&
+	few=$(awk 'NR == 1 { print $1 }' /tmp/domains)
+	expect domains 2 "$(wc -l </tmp/domains)" && [ "$few" -le $flushes ] && [ $flushes -le $((few + 2)) ] &&
 		[ "$(awk 'NR == 2 { print $1 }' /tmp/domains)" -ge 2048 ]
 }
 

@@ -131,6 +131,8 @@ announced()
 told_once()
 {
 	[ "$VARIANT" != window-lazy ] || return 0
+	# The disk's window has its last flush first.
+	age
 	announced 1 && handles=$handle && announced 1 && handles="$handles $handle" &&
 		announced 4 && handles="$handles $handle" && age || return 1
 	start=$(sed -n "/^group $(group_of "$dev"):/,/^group/s/.*window at \(0x[0-9a-f]*\),.*/\1/p" $GROUPS_FILE)
