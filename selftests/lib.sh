@@ -147,6 +147,14 @@ set_policy()
 	echo "$2" >"/sys/bus/pci/devices/$1/rust_iommu/policy" && expect "policy of $1" "$2" "$(policy_of "$1")"
 }
 
+# window_of PCI-ADDRESS WORD: the number before WORD in what is said of the lazy window of its group;
+# nothing where there is none.
+GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
+window_of()
+{
+	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) $2.*/\1/p" $GROUPS_FILE 2>/dev/null
+}
+
 # busy_ns: time in ns that tasks ran, of all CPUs since the start: with --icount the number of
 # instructions, but for interrupts of an idle CPU. (Idle time is wrong by seconds then.)
 busy_ns()

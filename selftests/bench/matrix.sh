@@ -15,7 +15,6 @@
 
 REPEAT=${REPEAT:-5}
 UNIT=${UNIT:-ns}
-GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
 
 insmod /modules/rust_iommu.ko ${POLICY:+policy=$POLICY} ${WINDOW:+lazy_window_mb=$WINDOW} || exit 1
 [ -z "$POLICY" ] || insmod /modules/rust_vtd.ko || exit 1
@@ -29,11 +28,6 @@ run()
 	[ "$(answer_of failed "$answer")" = 0 ] || echo "run $*: $answer" >&2
 }
 
-flushes()
-{
-	sed -n "/^group $(group_of "$dev"):/,/^group/s/.* \([0-9]*\) flushes.*/\1/p" $GROUPS_FILE 2>/dev/null
-}
-
 # count NAME PARAMETER..., cost NAME PARAMETER...: of run
 # Commands to the hardware for a thousand pairs, after as many that fill caches and queues.
 count()
@@ -42,9 +36,9 @@ count()
 	shift
 	run "$@"
 	vm_host trace mark bench || exit 1
-	before=$(flushes)
+	before=$(window_of "$dev" flushes)
 	run "$@"
-	after=$(flushes)
+	after=$(window_of "$dev" flushes)
 	vm_host trace count bench >/tmp/count || exit 1
 	pairs=$(answer_of pairs "$answer")
 	awk -v name="$name" -v pairs="$pairs" '

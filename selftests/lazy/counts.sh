@@ -12,7 +12,6 @@
 ktap_print_header
 ktap_set_plan 7
 
-GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
 dev=$(pci_devices 1b36:0005)
 edu=$(pci_devices 1234:11e8)
 # Pages of a window of 64 MB.
@@ -28,11 +27,6 @@ load()
 		unbind "$edu" && take rust_bench "$edu"
 }
 
-window_flushes()
-{
-	sed -n "/^group $(group_of "$edu"):/,/^group/s/.* \([0-9]*\) flushes.*/\1/p" $GROUPS_FILE
-}
-
 # run POLICY PAIRS: how many invalidations there were is in $told, how many seconds it took at most in $seconds
 run()
 {
@@ -40,11 +34,11 @@ run()
 	# What was freed before, the core's queues flush within a second.
 	sleep 1.2
 	start=$(cut -d. -f1 /proc/uptime)
-	flushes=$(window_flushes)
+	flushes=$(window_of "$edu" flushes)
 	vm_host trace mark counts || return 1
 	answer=$(ask rust_bench "$edu" run pairs="$2") && expect failed 0 "$(answer_of failed "$answer")" &&
 		vm_host trace count counts >/tmp/counts || return 1
-	[ -z "$flushes" ] || flushes=$(($(window_flushes) - flushes))
+	[ -z "$flushes" ] || flushes=$(($(window_of "$edu" flushes) - flushes))
 	seconds=$(($(cut -d. -f1 /proc/uptime) - start + 1))
 	told=$(awk '/^vtd_inv_desc_iotlb/ { n += $2 } END { print n + 0 }' /tmp/counts)
 	ktap_print_msg "$1: $2 pairs, $told invalidations, at most $seconds s"

@@ -14,7 +14,6 @@
 ktap_print_header
 ktap_set_plan 8
 
-GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
 ROUNDS=100
 
 load()
@@ -123,22 +122,17 @@ changes_under_load()
 	[ $changes -ge $ROUNDS ] && [ $window = 0 ]
 }
 
-flushes_of()
-{
-	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) flushes.*/\1/p" $GROUPS_FILE
-}
-
 # Reads of 8 MB from each at once: the unit is told of each of the 2048 unmaps for the one, and of the
 # window's flushes for the other. Their domains tell them apart. The timer may come between two looks.
 each_has_its_own_count()
 {
 	[ "$VARIANT" = strict ] || return 0
-	flushes=$(flushes_of "$disk")
+	flushes=$(window_of "$disk" flushes)
 	vm_host trace mark both &&
 		fio_job both --filename=/dev/nvme0n1:/dev/nvme1n1 --rw=randread --bs=4k --iodepth=8 --size=16m \
 			--file_service_type=roundrobin && sleep 1.2 &&
 		vm_host trace count both domain >/tmp/both || return 1
-	flushes=$(($(flushes_of "$disk") - flushes))
+	flushes=$(($(window_of "$disk" flushes) - flushes))
 	awk '/^vtd_inv_desc_iotlb/ { n[$2] += $3 } END { for (d in n) print n[d], d }' /tmp/both | sort -n >/tmp/domains
 	sed 's/^/# /' /tmp/domains
 	few=$(awk 'NR == 1 { print $1 }' /tmp/domains)

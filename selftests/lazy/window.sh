@@ -16,7 +16,6 @@
 ktap_print_header
 ktap_set_plan 11
 
-GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
 # The timer's tenth of it is what the machine may be late for; more where all is slow.
 case $KERNEL in
 debug) MAX_AGE_MS=3000 ;;
@@ -27,12 +26,6 @@ WINDOW=4096
 
 dev=$(pci_devices 1b36:0005)
 edu=$(pci_devices 1234:11e8)
-
-# window_of PCI-ADDRESS WORD: the number before WORD in the line of its group's window
-window_of()
-{
-	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) $2.*/\1/p" $GROUPS_FILE
-}
 
 load()
 {
