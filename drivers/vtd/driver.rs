@@ -9,23 +9,19 @@ use crate::{
         Drain,
         FunctionMask, //
     },
-    dids::{
-        self,
-        Tag, //
-    },
+    dids,
     qi::Qi,
-    tables::{
-        Purpose,
-        Slot, //
-    },
+    tables::Slot,
     unit::Unit, //
 };
+use core::fmt;
 use iommu::{
     batch::Batch,
     driver::{
         Driver,
         Target, //
     },
+    ids::Id,
     invalidation::{
         Invalidation,
         Plan, //
@@ -42,9 +38,14 @@ use iommu::{
     },
     queue::Queue,
     resv::ResvList,
+    sharing::Purpose,
     source_id::{
         AliasSet,
         SourceId, //
+    },
+    takeover::{
+        Kept,
+        TakeOver, //
     },
     unit::{
         Probing,
@@ -102,7 +103,7 @@ impl Driver for Vtd {
     type Unit = Unit;
     type Endpoint = Endpoint;
     type Slot = Slot;
-    type Tag = Tag;
+    type Tag = Id;
     type Queue = Queue<Qi>;
     type Table = Vtdss;
 
@@ -145,7 +146,7 @@ impl Driver for Vtd {
         caps.caching_mode() || caps.write_buffer_flush()
     }
 
-    fn alloc_tag(unit: &Unit) -> Result<Tag> {
+    fn alloc_tag(unit: &Unit) -> Result<Id> {
         unit.tag()
     }
 
@@ -174,14 +175,15 @@ impl Driver for Vtd {
         });
     }
 
-    fn invalidate(unit: &Unit, tag: &Tag, what: &Invalidation, batch: &mut Batch<'_, Self>) {
+    fn invalidate(unit: &Unit, tag: &Id, what: &Invalidation, batch: &mut Batch<'_, Self>) {
         let caps = unit.registers().caps();
         let drain = Drain::all(caps);
+        let did = dids::of(tag);
         match what.plan(caps.max_block_order()) {
-            Plan::All => batch.push(Descriptor::iotlb_domain(tag.did(), drain).words()),
+            Plan::All => batch.push(Descriptor::iotlb_domain(did, drain).words()),
             Plan::Blocks(blocks) => {
                 for block in blocks {
-                    let pages = Descriptor::iotlb_pages(tag.did(), block, what.leaf_only(), drain);
+                    let pages = Descriptor::iotlb_pages(did, block, what.leaf_only(), drain);
                     batch.push(pages.words());
                 }
             }
@@ -202,5 +204,54 @@ impl Driver for Vtd {
             let length = region.limit - region.base + 1;
             list.add_direct(region.base, length, endpoint.relaxable);
         });
+    }
+}
+
+impl TakeOver for Vtd {
+    const UNIT: &'static CStr = c"vtd";
+    const FOLDER: &'static CStr = c"rust_vtd";
+
+    fn keep(
+        units: &[UnitRef<Self>],
+        function: Function<'_>,
+        purpose: Purpose,
+    ) -> Result<Option<Kept<Self>>> {
+        let endpoint = Endpoint::new(function)?;
+        let owner = |unit: &&UnitRef<Self>| Unit::owns(unit, endpoint.path());
+        let Some(unit) = units.iter().find(owner) else {
+            return Ok(None);
+        };
+        let slot = unit.slot(&endpoint.aliases, purpose)?;
+        Ok(Some((unit.clone(), endpoint, slot)))
+    }
+
+    fn source(endpoint: &Endpoint) -> SourceId {
+        endpoint.source
+    }
+
+    fn enable(unit: &Unit) -> Result {
+        unit.enable()
+    }
+
+    fn disable(unit: &Unit) -> Result {
+        unit.disable()
+    }
+
+    fn shut_down(unit: &Unit) {
+        unit.shut_down();
+    }
+
+    fn stats(unit: &Unit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let caps = unit.registers().caps();
+        let queue = unit.queue();
+        writeln!(f, "capabilities: {:#x}", caps.cap())?;
+        writeln!(f, "extended_capabilities: {:#x}", caps.ecap())?;
+        writeln!(f, "domain_ids: {}", unit.tags())?;
+        writeln!(f, "invalidations: {}", queue.submitted())?;
+        writeln!(f, "waits: {}", queue.waits())?;
+        writeln!(f, "timeouts: {}", queue.timeouts())?;
+        writeln!(f, "queue_errors: {}", queue.errors())?;
+        writeln!(f, "faults: {}", unit.faults().recorded())?;
+        writeln!(f, "fault_overflows: {}", unit.faults().overflows())
     }
 }

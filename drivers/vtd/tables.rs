@@ -18,49 +18,27 @@ use iommu::{
         Entries, //
     },
     locked::Permit,
+    sharing::{
+        Purpose,
+        Shareable,
+        Sharers, //
+    },
     source_id::{
         AliasSet,
         SourceId, //
     },
 };
 use kernel::{
-    new_spinlock_irq,
     prelude::*,
-    sync::{
-        Arc,
-        SpinLockIrq, //
-    },
+    sync::Arc, //
 };
 
 /// Functions on a bus, and buses of a segment.
 const COUNT: usize = 256;
 
-/// What a slot is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// The IOMMU core decides.
-    Attach,
-    /// DMA of a device that was there before has to go on until the core decides.
-    Keep,
-    /// The same for good, because a driver uses the device: nobody else may change
-    /// its entries.
-    KeepBound,
-}
-
-/// What one slot wants of one entry.
-struct User {
-    owner: u64,
-    devfn: u8,
-    purpose: Purpose,
-    wanted: ContextEntry,
-}
-
-impl User {
-    /// Whether the two can have the same entry.
-    fn allows(&self, other: &User) -> bool {
-        self.devfn != other.devfn
-            || self.purpose != Purpose::KeepBound
-            || other.purpose != Purpose::Attach
+impl Shareable for ContextEntry {
+    fn lets_through(&self) -> bool {
+        self.present()
     }
 }
 
@@ -68,45 +46,12 @@ impl User {
 #[pin_data]
 pub(crate) struct ContextTable {
     entries: Entries,
-    /// One for each slot and entry. Devices behind a bridge share the bridge's entry:
-    /// it always is what one of its users wants, so it never points to a table that
-    /// nobody is attached to. Innermost lock of the tables.
+    /// Devices behind a bridge share the bridge's entry.
     #[pin]
-    users: SpinLockIrq<KVec<User>>,
+    sharers: Sharers<ContextEntry>,
 }
 
 impl ContextTable {
-    /// Adds a user, who wants nothing yet. Context: may sleep. Errors: `ENOMEM`, and
-    /// `EBUSY` if the entry is for another to keep.
-    fn add(&self, user: User) -> Result {
-        loop {
-            let wanted = {
-                let mut users = self.users.lock();
-                if !users.iter().all(|other| other.allows(&user)) {
-                    return Err(EBUSY);
-                }
-                if users.len() < users.capacity() {
-                    return users.push_within_capacity(user).map_err(|_| ENOMEM);
-                }
-                users.len() + 1
-            };
-            // Memory is taken and given back without the lock.
-            let mut larger = KVec::with_capacity(wanted.next_power_of_two(), GFP_KERNEL)?;
-            let mut users = self.users.lock();
-            if larger.capacity() > users.capacity() {
-                for user in users.drain_all() {
-                    larger.push_within_capacity(user).map_err(|_| ENOMEM)?;
-                }
-                core::mem::swap(&mut *users, &mut larger);
-            }
-            drop(users);
-        }
-    }
-
-    fn remove(&self, owner: u64) {
-        self.users.lock().retain(|user| user.owner != owner);
-    }
-
     /// Stores what a user wants now, or if that is nothing, what another one wants.
     /// Returns the old and the new entry if this changed it.
     fn program(
@@ -116,22 +61,15 @@ impl ContextTable {
         wanted: ContextEntry,
         permit: &Permit<'_>,
     ) -> Option<(ContextEntry, ContextEntry)> {
-        let mut users = self.users.lock();
-        let mut new = wanted;
-        for user in users.iter_mut().filter(|user| user.devfn == devfn) {
-            if user.owner == owner {
-                user.wanted = wanted;
-            } else if !new.present() {
-                new = user.wanted;
+        self.sharers.program(owner, devfn.into(), wanted, |new| {
+            let index = usize::from(devfn);
+            let old = ContextEntry::from_words(self.entries.get(index));
+            if old == new {
+                return None;
             }
-        }
-        let index = usize::from(devfn);
-        let old = ContextEntry::from_words(self.entries.get(index));
-        if old == new {
-            return None;
-        }
-        self.entries.program(index, new.words(), permit);
-        Some((old, new))
+            self.entries.program(index, new.words(), permit);
+            Some((old, new))
+        })
     }
 }
 
@@ -179,7 +117,7 @@ impl Tables {
         let table = Arc::pin_init(
             pin_init!(ContextTable {
                 entries,
-                users <- new_spinlock_irq!(KVec::new(), "vtd context users"),
+                sharers <- Sharers::new(),
             }),
             GFP_KERNEL,
         )?;
@@ -202,12 +140,10 @@ impl Tables {
         };
         for source in aliases.iter() {
             let table = self.context(source.bus())?;
-            table.add(User {
-                owner,
-                devfn: source.devfn(),
-                purpose,
-                wanted: ContextEntry::blocked(),
-            })?;
+            let nothing = ContextEntry::blocked();
+            table
+                .sharers
+                .add(owner, source.devfn().into(), purpose, nothing)?;
             slot.places.push(Place { table, source }, GFP_KERNEL)?;
         }
         Ok(slot)
@@ -261,7 +197,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         for place in &self.places {
-            place.table.remove(self.owner);
+            place.table.sharers.remove(self.owner);
         }
     }
 }

@@ -15,11 +15,7 @@ use crate::{
         Descriptor,
         Drain, //
     },
-    dids::{
-        self,
-        Dids,
-        Tag, //
-    },
+    dids,
     driver::Vtd,
     fault::FaultLog,
     options::Options,
@@ -33,7 +29,6 @@ use crate::{
     },
     registers::Registers,
     tables::{
-        Purpose,
         Slot,
         Tables, //
     },
@@ -41,6 +36,10 @@ use crate::{
 use iommu::{
     driver::Target,
     entries::Coherency,
+    ids::{
+        Id,
+        Ids, //
+    },
     irq::MsiIrq,
     memory,
     path::Path,
@@ -50,6 +49,7 @@ use iommu::{
         VtdssConfig, //
     },
     queue::Queue,
+    sharing::Purpose,
     source_id::AliasSet,
     unit::UnitRef, //
 };
@@ -86,7 +86,7 @@ pub(crate) struct Unit {
     /// at the end only.
     #[pin]
     identity_table: Mutex<Option<Pin<KBox<Vtdss>>>>,
-    dids: Arc<Dids>,
+    dids: Arc<Ids>,
     faults: Arc<FaultLog>,
     #[pin]
     fault_irq: Mutex<Option<MsiIrq<FaultLog>>>,
@@ -140,7 +140,7 @@ impl Unit {
             GFP_KERNEL,
         )?;
         let faults = FaultLog::new(number, info.segment, registers.clone(), queue.clone())?;
-        let dids = Dids::new(caps.domain_count())?;
+        let dids = Ids::new(dids::FIRST, caps.domain_count())?;
         let tables = Tables::new(coherency, NUMA_NO_NODE)?;
 
         UnitRef::new(try_pin_init!(Self {
@@ -265,11 +265,6 @@ impl Unit {
         &self.registers
     }
 
-    /// The unit's number, as in its name.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-
     /// The fault log.
     pub(crate) fn faults(&self) -> &FaultLog {
         &self.faults
@@ -287,8 +282,8 @@ impl Unit {
     }
 
     /// A domain id. Context: may sleep. Errors: `ENOSPC`, `ENOMEM`.
-    pub(crate) fn tag(&self) -> Result<Tag> {
-        Tag::new(&self.dids)
+    pub(crate) fn tag(&self) -> Result<Id> {
+        Id::new(&self.dids)
     }
 
     /// Domain ids in use: one for each paging domain that is attached here. Context: may sleep.
@@ -305,7 +300,7 @@ impl Unit {
                 let width = Width::from_aw(root.address_width).unwrap_or(self.width);
                 // generic_pt's tables are pages. If one were not, refusing DMA is safe.
                 TableAddress::new(root.phys).map_or(ContextEntry::blocked(), |address| {
-                    ContextEntry::paging(address, width, tag.did())
+                    ContextEntry::paging(address, width, dids::of(tag))
                 })
             }
         }

@@ -2,26 +2,20 @@
 
 //! Devices that are there when the units are switched on.
 
+use super::TakeOver;
 use crate::{
-    driver::{
-        Endpoint,
-        Vtd, //
-    },
-    tables::Purpose,
-    unit::Unit, //
-};
-use iommu::{
+    named,
     pci::{
         self,
         notifier::PciObserver,
         Function, //
     },
     registration::is_attached,
+    sharing::Purpose,
     standby::Standby,
     unit::UnitRef, //
 };
 use kernel::{
-    new_mutex,
     prelude::*,
     sync::{
         Arc,
@@ -31,35 +25,31 @@ use kernel::{
 
 /// Pass-through entries of devices that the core has not attached.
 #[pin_data]
-pub(crate) struct Boot {
+pub(super) struct Boot<D: TakeOver> {
     #[pin]
-    kept: Mutex<KVec<Standby<Vtd>>>,
+    kept: Mutex<KVec<Standby<D>>>,
 }
 
-impl Boot {
+impl<D: TakeOver> Boot<D> {
     /// Gives every device behind the units a pass-through entry.
     ///
     /// Context: may sleep. Errors: `ENOMEM`, `ETIMEDOUT`, `EIO`.
-    pub(crate) fn keep(units: &[UnitRef<Vtd>]) -> Result<Arc<Self>> {
+    pub(super) fn keep(units: &[UnitRef<D>]) -> Result<Arc<Self>> {
         let mut kept = KVec::new();
         pci::for_each_function(|function| {
-            let endpoint = Endpoint::new(function)?;
-            let owner = |unit: &&UnitRef<Vtd>| Unit::owns(unit, endpoint.path());
-            let Some(unit) = units.iter().find(owner) else {
-                return Ok(());
-            };
             let purpose = if function.has_driver() {
                 Purpose::KeepBound
             } else {
                 Purpose::Keep
             };
-            let slot = unit.slot(&endpoint.aliases, purpose)?;
-            kept.push(Standby::new(unit.clone(), endpoint, slot)?, GFP_KERNEL)?;
+            if let Some((unit, endpoint, slot)) = D::keep(units, function, purpose)? {
+                kept.push(Standby::new(unit, endpoint, slot)?, GFP_KERNEL)?;
+            }
             Ok(())
         })?;
         Arc::pin_init(
             pin_init!(Self {
-                kept <- new_mutex!(kept, "vtd boot devices"),
+                kept <- named::mutex!(kept, "iommu boot devices"),
             }),
             GFP_KERNEL,
         )
@@ -68,7 +58,7 @@ impl Boot {
     /// Gives up the entries of devices that the core has attached meanwhile.
     ///
     /// Context: may sleep.
-    pub(crate) fn settle(&self) {
+    pub(super) fn settle(&self) {
         // The visitor never stops the walk.
         let _ = pci::for_each_function(|function| {
             if is_attached(function) {
@@ -82,17 +72,17 @@ impl Boot {
         let id = function.source_id();
         self.kept
             .lock()
-            .retain(|standby| standby.facts().source != id);
+            .retain(|standby| D::source(standby.facts()) != id);
     }
 
     /// Gives up all entries.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         let kept = core::mem::take(&mut *self.kept.lock());
         drop(kept);
     }
 }
 
-impl PciObserver for Boot {
+impl<D: TakeOver> PciObserver for Boot<D> {
     fn removed(&self, function: &Function<'_>) {
         self.forget(*function);
     }
