@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much there is to map one to one.
+//! What is special about the machine's memory.
 
 use crate::bindings;
 
@@ -8,4 +8,11 @@ use crate::bindings;
 pub fn top_of_ram() -> u64 {
     // SAFETY: Reads a variable that does not change after boot, but for memory hotplug.
     unsafe { bindings::rust_iommu_top_of_ram() }
+}
+
+/// Whether memory is encrypted (AMD SME and the like), so that addresses given to hardware need a bit
+/// which nothing here sets. Context: any.
+pub fn is_encrypted() -> bool {
+    // SAFETY: Asks for a property of the machine.
+    unsafe { bindings::rust_iommu_memory_is_encrypted() }
 }

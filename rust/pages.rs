@@ -54,7 +54,7 @@ pub enum Coherency {
 ///
 /// Counted in `nr_iommu_pages` of `/proc/vmstat`. Dropping it gives the memory back
 /// at once, so whoever owns one drops it only when the hardware no longer knows its
-/// address; otherwise it forgets it.
+/// address; otherwise it forgets it, or keeps the memory ([`keep`](Self::keep)).
 ///
 /// Words are read and written through a shared reference. Single words are never
 /// torn. Callers serialise writers of the same entry with a lock of their own; two
@@ -73,6 +73,8 @@ pub(crate) struct TablePage {
     phys: u64,
     words: usize,
     coherency: Coherency,
+    /// The memory is not given back.
+    kept: AtomicFlag,
 }
 
 // SAFETY: the memory is in the kernel's linear map; any thread may free it.
@@ -107,6 +109,7 @@ impl TablePage {
             phys,
             words: size / size_of::<u64>(),
             coherency,
+            kept: AtomicFlag::new(false),
         };
         table.flush(0, table.words);
         Ok(table)
@@ -116,6 +119,11 @@ impl TablePage {
     #[inline]
     pub(crate) fn phys(&self) -> u64 {
         self.phys
+    }
+
+    /// Has the memory stay when this is dropped: the hardware may still read it. Context: any.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Relaxed);
     }
 
     /// Returns the number of 64-bit words.
@@ -234,6 +242,9 @@ impl TablePage {
 
 impl Drop for TablePage {
     fn drop(&mut self) {
+        if self.kept.load(Relaxed) {
+            return;
+        }
         // SAFETY: allocated by `new()`, not freed since; that the hardware has let
         // go of it is the owner's promise (type documentation).
         unsafe { bindings::iommu_free_pages(self.base.as_ptr().cast()) };

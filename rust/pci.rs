@@ -37,6 +37,7 @@ pub mod acs;
 mod alias;
 pub mod hold;
 pub mod managed;
+pub mod msi;
 pub mod notifier;
 mod path;
 pub mod ports;
@@ -189,6 +190,18 @@ impl<'a> Function<'a> {
         }
     }
 
+    /// A register of the configuration space; `offset` is a multiple of 4. Errors: `EIO`.
+    ///
+    /// Context: any.
+    pub fn config32(self, offset: u16) -> Result<u32> {
+        let mut value = 0;
+        // SAFETY: The device is valid by the type invariant, and `value` is for four bytes.
+        match unsafe { bindings::pci_read_config_dword(self.as_raw(), offset.into(), &mut value) } {
+            0 => Ok(value),
+            _ => Err(EIO),
+        }
+    }
+
     /// Whether the function has this quirk: one of `PCI_DEV_FLAGS_*`.
     fn has_quirk(self, flag: bindings::pci_dev_flags) -> bool {
         // SAFETY: Valid by the type invariant; quirks run before the device is added.
@@ -241,6 +254,19 @@ impl OwnedFunction {
         // INVARIANT: That of `self`.
         Function(self.0.deref())
     }
+}
+
+/// The function with this name, if it is there. Context: may sleep.
+pub fn find(id: SourceId) -> Option<OwnedFunction> {
+    let mut found = None;
+    // The visitor never stops the walk.
+    let _ = for_each_function(|function| {
+        if function.source_id() == id {
+            found = Some(function.to_owned());
+        }
+        Ok(())
+    });
+    found
 }
 
 struct Visit<F> {

@@ -14,10 +14,17 @@ use core::{
 };
 use kernel::prelude::*;
 
+mod amdv1;
+pub mod host;
 pub mod second_stage;
 mod vtdss;
 pub mod walk;
 
+pub use self::amdv1::{
+    AmdV1,
+    AmdV1Config,
+    AmdV1Root, //
+};
 pub use self::vtdss::{
     Vtdss,
     VtdssConfig,

@@ -6,6 +6,7 @@
 #ifndef RUST_IOMMU_SHIM_H
 #define RUST_IOMMU_SHIM_H
 
+#include <linux/cc_platform.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-map-ops.h>
 #include <linux/hrtimer.h>
@@ -86,6 +87,9 @@ u64 rust_iommu_seg_boundary(struct device *dev);
 void rust_iommu_set_shadow_on_flush(struct device *dev, bool on);
 phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg);
 void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length);
+extern const struct pt_iommu_driver_ops rust_iommu_full_size;
+bool rust_iommu_has_store_pair(void);
+bool rust_iommu_memory_is_encrypted(void);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
 void rust_iommu_timer_init(struct rust_iommu_timer *timer, void (*expired)(void *data), void *data);
 void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns);

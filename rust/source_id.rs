@@ -243,6 +243,16 @@ impl AliasSet {
         Ok(set)
     }
 
+    /// The same set with one more id: firmware may know of one.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyAliases`], as for [`walk`](Self::walk).
+    pub fn with(mut self, id: SourceId) -> Result<Self, TooManyAliases> {
+        self.insert(id)?;
+        Ok(self)
+    }
+
     fn insert(&mut self, id: SourceId) -> Result<(), TooManyAliases> {
         if self.contains(id) {
             return Ok(());

@@ -12,8 +12,13 @@
 /// # Implementations
 ///
 /// `is_present(vacant(s))` is false and `stamp(vacant(s))` is `s` for every `s` up to
-/// [`MAX_STAMP`]; 0 is `vacant(0)`, so that zeroed memory is a window of free pages.
+/// [`MAX_STAMP`]; 0 is `vacant(0)`, so that zeroed memory is a window of free pages. Hardware lets
+/// nothing through where [`FILLER`](Self::FILLER) is.
 pub trait Format {
+    /// An entry that the kernel's code for page tables takes for that of a page, so that it goes on
+    /// from there and clears it.
+    const FILLER: u64;
+
     /// Returns whether an entry maps something.
     fn is_present(entry: u64) -> bool;
 
@@ -46,6 +51,9 @@ pub const RESERVED: u64 = MAX_STAMP - 1;
 pub struct Permissions;
 
 impl Format for Permissions {
+    // All that is not zero is a page for it.
+    const FILLER: u64 = 1 << 12;
+
     #[inline]
     fn is_present(entry: u64) -> bool {
         entry & 3 != 0
@@ -68,12 +76,44 @@ impl Format for Permissions {
     }
 }
 
-/// Entries with a present bit, bit 0: AMD-Vi, VT-d's first stage, and the entries of a window that no
+/// Entries of AMD-Vi's host tables: a present bit, bit 0, and permissions beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct HostTable;
+
+impl Format for HostTable {
+    // Present, but neither readable nor writable.
+    const FILLER: u64 = 1 << 12 | 1;
+
+    #[inline]
+    fn is_present(entry: u64) -> bool {
+        PresentBit::is_present(entry)
+    }
+
+    #[inline]
+    fn vacant(stamp: u64) -> u64 {
+        PresentBit::vacant(stamp)
+    }
+
+    #[inline]
+    fn stamp(entry: u64) -> u64 {
+        PresentBit::stamp(entry)
+    }
+
+    #[inline]
+    fn is_below(entry: u64, stamp: u64) -> bool {
+        PresentBit::is_below(entry, stamp)
+    }
+}
+
+/// Entries with a present bit, bit 0: VT-d's first stage, and the entries of a window that no
 /// hardware walks (virtio-iommu).
 #[derive(Clone, Copy, Debug)]
 pub struct PresentBit;
 
 impl Format for PresentBit {
+    // No table of the kernel's code is used with this format.
+    const FILLER: u64 = 0;
+
     #[inline]
     fn is_present(entry: u64) -> bool {
         entry & 1 != 0

@@ -2,7 +2,10 @@
 
 //! A range of the core's IOVA space, and its leaf entries as one array.
 
-use super::twin::Twin;
+use super::{
+    format::Format,
+    twin::Twin, //
+};
 use crate::{
     bindings,
     domain::Domain,
@@ -59,6 +62,16 @@ pub(crate) struct Leaves {
     base: NonNull<Atomic<u64>>,
     pages: usize,
     incoherent: bool,
+    /// What an entry becomes before the range is given back.
+    filled: fn(u64) -> u64,
+}
+
+fn filled<F: Format>(entry: u64) -> u64 {
+    if F::is_present(entry) {
+        entry
+    } else {
+        F::FILLER
+    }
 }
 
 // SAFETY: A mapping of kernel memory, used through atomics.
@@ -194,6 +207,7 @@ impl Leaves {
             base,
             pages: bytes >> PAGE_SHIFT,
             incoherent: D::Table::is_incoherent(&domain.config),
+            filled: filled::<<D::Table as PageTable>::Vacant>,
         };
         // What was linked goes out of the table, and then of the caches; the page is freed after that.
         for leaf in this.entries().iter().step_by(ENTRIES) {
@@ -236,9 +250,9 @@ impl Leaves {
 impl Drop for Leaves {
     /// Gives the range back, and the tables; whatever is mapped in it is unmapped, and flushed.
     fn drop(&mut self) {
-        // generic_pt takes what is not zero for a page, and stops at what is zero.
+        // generic_pt stops at what it does not take for a page. Nobody else writes any more.
         for leaf in self.entries() {
-            let _ = leaf.cmpxchg(0, 1 << 12, Relaxed);
+            leaf.store((self.filled)(leaf.load(Relaxed)), Relaxed);
         }
         // SAFETY: Ours, by the type invariant.
         unsafe { bindings::vunmap(self.base.as_ptr().cast()) };
