@@ -10,6 +10,7 @@ mod cells;
 #[allow(unreachable_pub, reason = "as above")]
 mod model;
 
+mod amdvi;
 mod caps;
 mod context;
 mod descriptor;
@@ -19,6 +20,8 @@ mod dmar_scope;
 mod fault_record;
 mod inject;
 mod invalidation;
+mod ivrs;
+mod ivrs_bytes;
 mod lazy;
 mod ownership;
 mod policy;

@@ -2,7 +2,9 @@
 
 //! Entries that map nothing, in each format.
 
-use iommu::lazy::format::{Format, Permissions, PresentBit, LEAVING, MAX_STAMP, RESERVED};
+use iommu::lazy::format::{
+    Format, HostTable, Permissions, PresentBit, LEAVING, MAX_STAMP, RESERVED,
+};
 use proptest::prelude::*;
 
 fn stamps() -> impl Strategy<Value = u64> {
@@ -34,5 +36,6 @@ proptest! {
     ) {
         check::<Permissions>(entry, stamp, limit);
         check::<PresentBit>(entry, stamp, limit);
+        check::<HostTable>(entry, stamp, limit);
     }
 }
