@@ -115,6 +115,18 @@ leak_scan()
 
 # --- The driver under test and what tests look at ---
 
+# Our driver for the machine's IOMMU, what it calls a unit, and its folder in debugfs; and what QEMU's
+# trace has where the unit is told to invalidate translations.
+DRIVER=rust_vtd
+UNIT_NAME=vtd
+INVALIDATION=vtd_inv_desc_iotlb
+if [ -e /sys/firmware/acpi/tables/IVRS ]; then
+	DRIVER=rust_amdvi
+	UNIT_NAME=amdvi
+	INVALIDATION=amdvi_pages_inval
+fi
+DRIVER_FILES=/sys/kernel/debug/$DRIVER
+
 # load_iommu [PARAMETER=VALUE...]: load our driver. In variants called in-tree...
 # the kernel's own is active already: they prove that a test tests the right thing.
 # In variants called window... all devices have the policy lazy, with windows of 16 MB.
@@ -132,7 +144,7 @@ load_iommu()
 		*) load_driver="$load_driver $load_parameter" ;;
 		esac
 	done
-	insmod /modules/rust_iommu.ko $load_framework && insmod /modules/rust_vtd.ko $load_driver
+	insmod /modules/rust_iommu.ko $load_framework && insmod /modules/$DRIVER.ko $load_driver
 }
 
 # policy_of PCI-ADDRESS
@@ -149,7 +161,7 @@ set_policy()
 
 # window_of PCI-ADDRESS WORD: the number before WORD in what is said of the lazy window of its group;
 # nothing where there is none.
-GROUPS_FILE=/sys/kernel/debug/rust_vtd/groups
+GROUPS_FILE=$DRIVER_FILES/groups
 window_of()
 {
 	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) $2.*/\1/p" $GROUPS_FILE 2>/dev/null
@@ -179,9 +191,19 @@ log_since_mark()
 faults()
 {
 	log_since_mark | sed -nE \
-		-e 's/.*DMA fault: ([0-9a-f:.]+): (read|write) at (0x[0-9a-f]+) .*/\1 \2 \3/p' \
+		-e 's/.*DMA fault: ([0-9a-f:.]+): (read|write|access) at (0x[0-9a-f]+) .*/\1 \2 \3/p' \
 		-e 's/.*\[DMA Read.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 read \2/p' \
 		-e 's/.*\[DMA Write.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 write \2/p'
+}
+
+# reported PCI-ADDRESS read|write IOVA: the same as "faults" has it. QEMU's AMD-Vi records neither the
+# address nor what was wanted, and of the device only its number on its bus.
+reported()
+{
+	case $UNIT_NAME in
+	amdvi) echo "0000:00:${1##*:} access 0x0" ;;
+	*) echo "$1 $2 $3" ;;
+	esac
 }
 
 # expect WHAT WANTED GOT: succeeds where they are equal, else says what differs.

@@ -44,11 +44,11 @@ types()
 
 turn()
 {
-	insmod /modules/rust_vtd.ko || return 1
+	insmod /modules/$DRIVER.ko || return 1
 	for type in identity DMA DMA-FQ; do
 		types $type && measure $type || return 1
 	done
-	echo 1 >/sys/module/rust_vtd/parameters/shutdown && rmmod rust_vtd && measure none
+	echo 1 >/sys/module/$DRIVER/parameters/shutdown && rmmod $DRIVER && measure none
 }
 
 # middle CASE DRIVER STEP: of the turns' medians

@@ -40,7 +40,7 @@ reads()
 # at POLICY: so many reads under it
 at()
 {
-	[ -d /sys/module/rust_vtd ] || { reads && return; }
+	[ -d /sys/module/$DRIVER ] || { reads && return; }
 	# What takes a new domain is refused while a driver is bound.
 	set_policy "$disk" "$1" 2>/dev/null >&2 || {
 		unbind "$disk" && set_policy "$disk" "$1" && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1
@@ -84,7 +84,7 @@ share()
 if [ -e /sys/class/iommu/dmar0 ]; then
 	function=qi_submit_sync policies=in-tree COST=${COST:-0}
 else
-	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko || exit 1
+	insmod /modules/rust_iommu.ko && insmod /modules/$DRIVER.ko || exit 1
 	# Queue::submit of the driver, which waits.
 	function=$(sed -n 's/.* t \(_R[^ ]*5iommu5queue[^ ]*5Queue[^ ]*6submit[^ ]*\).*/\1/p' /proc/kallsyms | head -n 1)
 	policies="strict fq fq-single lazy"

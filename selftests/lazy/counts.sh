@@ -76,8 +76,8 @@ strict_is_at_once()
 
 nothing_is_left()
 {
-	unbind "$edu" && rmmod rust_testdev && rmmod rust_bench && echo 1 >/sys/module/rust_vtd/parameters/shutdown &&
-		rmmod rust_vtd && rmmod rust_iommu && leak_scan
+	unbind "$edu" && rmmod rust_testdev && rmmod rust_bench && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
+		rmmod $DRIVER && rmmod rust_iommu && leak_scan
 }
 
 ktap_test_result "load" load

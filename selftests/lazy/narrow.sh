@@ -34,7 +34,7 @@ edu=$(pci_devices 1234:11e8)
 load()
 {
 	insmod /modules/rust_iommu.ko policy=lazy lazy_window_mb=$window || return 1
-	[ "$VARIANT" = in-tree ] || insmod /modules/rust_vtd.ko || return 1
+	[ "$VARIANT" = in-tree ] || insmod /modules/$DRIVER.ko || return 1
 	insmod /modules/rust_bench.ko && take rust_bench "$edu" &&
 		expect mask "done" "$(ask rust_bench "$edu" mask 28)" && unbind "$edu" && bind rust_bench "$edu" || return 1
 	case $VARIANT in
@@ -44,7 +44,7 @@ load()
 
 window_line()
 {
-	sed -n "/^group $(group_of "$edu"):/,/^group/s/^ *window at/window at/p" /sys/kernel/debug/rust_vtd/groups
+	sed -n "/^group $(group_of "$edu"):/,/^group/s/^ *window at/window at/p" $DRIVER_FILES/groups
 }
 
 window_at()
@@ -90,8 +90,8 @@ some_fail()
 nothing_is_left()
 {
 	ktap_print_msg "$(window_line)"
-	unbind "$edu" && rmmod rust_bench && echo 1 >/sys/module/rust_vtd/parameters/shutdown &&
-		rmmod rust_vtd && rmmod rust_iommu && leak_scan
+	unbind "$edu" && rmmod rust_bench && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
+		rmmod $DRIVER && rmmod rust_iommu && leak_scan
 }
 
 ktap_test_result "load" load

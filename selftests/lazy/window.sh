@@ -201,8 +201,8 @@ comes_and_goes()
 
 nothing_is_left()
 {
-	rmmod rust_testdev && unbind "$nvme" && echo 1 >/sys/module/rust_vtd/parameters/shutdown &&
-		rmmod rust_vtd && rmmod rust_iommu && leak_scan && bind nvme "$nvme" &&
+	rmmod rust_testdev && unbind "$nvme" && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
+		rmmod $DRIVER && rmmod rust_iommu && leak_scan && bind nvme "$nvme" &&
 		wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m
 }
 

@@ -55,7 +55,7 @@ attach() { each 10 attach "$dev"; }
 user_map() { each 3 user-map "$dev"; }
 user_unmap() { each 1 user-unmap "$dev"; }
 detach() { each 1 detach "$dev"; }
-load_module() { each 50 --below do_one_initcall --except register_irq_proc load "$dev" /modules/rust_vtd.ko; }
+load_module() { each 50 --below do_one_initcall --except register_irq_proc load "$dev" /modules/$DRIVER.ko; }
 
 to_vfio()
 {
@@ -104,7 +104,7 @@ map_fails()
 
 nothing_is_left()
 {
-	rmmod rust_testdev && echo 1 >/sys/module/rust_vtd/parameters/shutdown && rmmod rust_vtd &&
+	rmmod rust_testdev && echo 1 >/sys/module/$DRIVER/parameters/shutdown && rmmod $DRIVER &&
 		rmmod rust_iommu && leak_scan
 }
 

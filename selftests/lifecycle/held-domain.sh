@@ -21,7 +21,7 @@ HELD="a domain is still held by user space or a driver, or was leaked"
 
 shut_down()
 {
-	echo 1 2>/tmp/reason >/sys/module/rust_vtd/parameters/shutdown
+	echo 1 2>/tmp/reason >/sys/module/$DRIVER/parameters/shutdown
 }
 
 load()
@@ -40,7 +40,7 @@ held_without_a_device()
 	wait_for 10 grep -q . /tmp/held
 	expect holder held "$(cat /tmp/held)" && leave "$dev" &&
 		expect driver "" "$(readlink "/sys/bus/pci/devices/$dev/driver")" &&
-		expect group 0 "$(grep -c claimed /sys/kernel/debug/rust_vtd/groups)"
+		expect group 0 "$(grep -c claimed $DRIVER_FILES/groups)"
 }
 
 refused()
@@ -67,7 +67,7 @@ accepted_after_the_end()
 
 unloaded()
 {
-	rmmod rust_testowner && rmmod rust_vtd && rmmod rust_iommu && leak_scan
+	rmmod rust_testowner && rmmod $DRIVER && rmmod rust_iommu && leak_scan
 }
 
 ktap_test_result "B25 load" load

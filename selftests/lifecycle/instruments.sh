@@ -151,7 +151,7 @@ trace_has_the_invalidation()
 
 shut_down()
 {
-	echo 1 >/sys/module/rust_vtd/parameters/shutdown && rmmod rust_vtd
+	echo 1 >/sys/module/$DRIVER/parameters/shutdown && rmmod $DRIVER
 }
 
 unload_frees_who_waits()

@@ -35,7 +35,7 @@ disk_works()
 # nothing_is_left: of a load that failed
 nothing_is_left()
 {
-	expect modules "" "$(grep '^rust_vtd ' /proc/modules)" &&
+	expect modules "" "$(grep "^$DRIVER " /proc/modules)" &&
 		expect references 0 "$(cat /sys/module/rust_iommu/refcnt)" &&
 		expect groups "" "$(ls /sys/kernel/iommu_groups)" && expect units "" "$(ls /sys/class/iommu)" &&
 		races inject clear && rmmod rust_iommu && disk_works
@@ -43,7 +43,7 @@ nothing_is_left()
 
 works()
 {
-	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko && [ -n "$(group_of "$dev")" ] &&
+	insmod /modules/rust_iommu.ko && insmod /modules/$DRIVER.ko && [ -n "$(group_of "$dev")" ] &&
 		insmod /modules/rust_testowner.ko && take rust_kdma "$dev" &&
 		buffer=$(answer_of iova "$(ask rust_kdma "$dev" buffer)") &&
 		says ok rust_kdma "$dev" dma write "$buffer" && leave "$dev" &&
@@ -52,7 +52,7 @@ works()
 
 ends()
 {
-	echo 1 >/sys/module/rust_vtd/parameters/shutdown && rmmod rust_vtd && rmmod rust_iommu &&
+	echo 1 >/sys/module/$DRIVER/parameters/shutdown && rmmod $DRIVER && rmmod rust_iommu &&
 		disk_works
 }
 
@@ -65,7 +65,7 @@ works_and_ends()
 load_fails()
 {
 	insmod /modules/rust_iommu.ko && races inject fail "$1" $ENOMEM "$2" || return 2
-	races load /modules/rust_vtd.ko >/tmp/insmod && return 1
+	races load /modules/$DRIVER.ko >/tmp/insmod && return 1
 	grep -q 'Cannot allocate memory' /tmp/insmod || {
 		cat /tmp/insmod
 		return 2
@@ -86,7 +86,7 @@ fails_at()
 
 second_load()
 {
-	works && ! races load /modules/rust_vtd.ko >/tmp/insmod && grep -q 'File exists' /tmp/insmod && ends
+	works && ! races load /modules/$DRIVER.ko >/tmp/insmod && grep -q 'File exists' /tmp/insmod && ends
 }
 
 nothing_is_leaked()

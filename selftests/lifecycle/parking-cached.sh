@@ -38,7 +38,7 @@ bound_with_leak()
 blocked()
 {
 	expect "write after parking" tx_fail "$(races ghost "$dev" "$leak")" &&
-		expect domain "$1, parked" "$(sed -n "s/^  $dev .*, domain //p" /sys/kernel/debug/rust_vtd/groups)"
+		expect domain "$1, parked" "$(sed -n "s/^  $dev .*, domain //p" $DRIVER_FILES/groups)"
 }
 
 # parked_after_a_write WHERE: in the window it is reached, which also fills the unit's caches.

@@ -61,7 +61,7 @@ blocked()
 # shown DEVICE DOMAIN: as debugfs says
 shown()
 {
-	expect "$1" "$2" "$(sed -n "s/^  $1 .*, domain //p" /sys/kernel/debug/rust_vtd/groups)"
+	expect "$1" "$2" "$(sed -n "s/^  $1 .*, domain //p" $DRIVER_FILES/groups)"
 }
 
 # idle DEVICE...: as it has to be while no driver in the group uses the DMA API

@@ -15,7 +15,7 @@ ktap_set_plan 10
 
 shut_down()
 {
-	echo 1 2>/tmp/reason >/sys/module/rust_vtd/parameters/shutdown
+	echo 1 2>/tmp/reason >/sys/module/$DRIVER/parameters/shutdown
 }
 
 # background COMMAND...: its status comes from finished.
@@ -103,15 +103,15 @@ works_without()
 # Whether a device has a driver is not settled before the driver core has let go of it.
 load_waits_for_a_probe()
 {
-	rmmod rust_vtd && races inject gate kdma.probe.1 && {
+	rmmod $DRIVER && races inject gate kdma.probe.1 && {
 		bind rust_kdma "$other" &
 	} && binding=$! && races inject wait kdma.probe.1 || return 1
-	background insmod /modules/rust_vtd.ko
+	background insmod /modules/$DRIVER.ko
 	sleep 2
 	running
 	waits=$?
 	races inject open kdma.probe.1 && wait $binding && finished && expect waits 0 $waits &&
-		expect group "" "$(group_of "$other")" && unbind "$other" && shut_down && rmmod rust_vtd
+		expect group "" "$(group_of "$other")" && unbind "$other" && shut_down && rmmod $DRIVER
 }
 
 # Not for ever: then nothing has changed. Ten seconds; busybox' insmod tries twice.
@@ -121,18 +121,18 @@ load_gives_up()
 		bind rust_kdma "$other" &
 	} && binding=$! && races inject wait kdma.probe.1 || return 1
 	mark_log
-	! insmod /modules/rust_vtd.ko 2>/tmp/reason && expect reason 1 "$(grep -c busy /tmp/reason)" &&
+	! insmod /modules/$DRIVER.ko 2>/tmp/reason && expect reason 1 "$(grep -c busy /tmp/reason)" &&
 		log_since_mark | grep -q "$other: the driver core does not let go" &&
 		expect groups "" "$(ls /sys/kernel/iommu_groups)"
 	gave_up=$?
 	races inject open kdma.probe.1 && wait $binding && expect "gave up" 0 $gave_up &&
 		unbind "$other" && fio_verify nvme0n1 4m &&
-		insmod /modules/rust_vtd.ko && [ -n "$(group_of "$other")" ] && shut_down
+		insmod /modules/$DRIVER.ko && [ -n "$(group_of "$other")" ] && shut_down
 }
 
 unloaded()
 {
-	rmmod rust_testowner && rmmod rust_vtd && rmmod rust_iommu && fio_verify nvme0n1 4m
+	rmmod rust_testowner && rmmod $DRIVER && rmmod rust_iommu && fio_verify nvme0n1 4m
 }
 
 ktap_test_result "B25 load" load

@@ -103,7 +103,7 @@ reloads()
 	refusals=0
 	for round in $(seq "$CYCLES"); do
 		deadline 60
-		until echo 1 2>/dev/null >/sys/module/rust_vtd/parameters/shutdown; do
+		until echo 1 2>/dev/null >/sys/module/$DRIVER/parameters/shutdown; do
 			refusals=$((refusals + 1))
 			if is_over; then
 				rm /tmp/go
@@ -111,7 +111,7 @@ reloads()
 				return 1
 			fi
 		done
-		rmmod rust_vtd && insmod /modules/rust_vtd.ko || return 1
+		rmmod $DRIVER && insmod /modules/$DRIVER.ko || return 1
 	done
 	rm /tmp/go
 	ktap_print_msg "refused $refusals times, done $CYCLES times"

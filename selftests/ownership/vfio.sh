@@ -72,7 +72,7 @@ types_while_bound()
 # in_report TEXT: the line of device $c.
 in_report()
 {
-	expect "report on $c" "$1" "$(sed -n "s/^  $c //p" /sys/kernel/debug/rust_vtd/groups)"
+	expect "report on $c" "$1" "$(sed -n "s/^  $c //p" $DRIVER_FILES/groups)"
 }
 
 rebinds()

@@ -14,7 +14,11 @@ use std::time::Instant;
 const IOVA: u64 = 0x10_0000;
 const PAGE: usize = 4096;
 const EBUSY: i32 = 16;
-const REPORT: &str = "/sys/kernel/debug/rust_vtd/groups";
+/// The report on groups, of the driver that is loaded.
+pub fn report() -> Result<String> {
+    let of = |driver| file::read(Path::new(&format!("/sys/kernel/debug/{driver}/groups")));
+    of("rust_vtd").or_else(|_| of("rust_amdvi"))
+}
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -88,7 +92,7 @@ fn refused(owner: &Device, sibling: &Device) -> Result<()> {
         .and_then(file::errno);
     ensure!(errno == Some(EBUSY), "the bind gives {errno:?}");
     ensure!(sibling.driver().is_none(), "bound");
-    let Ok(report) = file::read(Path::new(REPORT)) else {
+    let Ok(report) = report() else {
         return Ok(());
     };
     let group = format!("group {}: claimed past this framework", owner.group()?);

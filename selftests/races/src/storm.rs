@@ -8,6 +8,7 @@
 use crate::file;
 use crate::inject::Points;
 use crate::oracle::Oracle;
+use crate::owned;
 use crate::sysfs::Device;
 use crate::vfio::{Container, Group};
 use anyhow::{bail, ensure, Context, Result};
@@ -323,9 +324,8 @@ fn unload(rounds: u32, module: &Path, owner: &Device, siblings: &[String]) -> Re
         Ok(())
     };
     let reader = || -> Result<()> {
-        let path = Path::new("/sys/kernel/debug/rust_vtd/groups");
         while !stop.load(SeqCst) {
-            let report = file::read(path)?;
+            let report = owned::report()?;
             let line = format!("group {number}: ");
             ensure!(report.contains(&line), "no '{line}' in the report");
             reports.fetch_add(1, SeqCst);

@@ -7,7 +7,7 @@ use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const MODULES: &[&str] = &["rust_iommu", "rust_vtd"];
+const MODULES: &[&str] = &["rust_iommu", "rust_vtd", "rust_amdvi"];
 
 #[derive(clap::Args)]
 pub struct Options {
