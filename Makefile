@@ -6,7 +6,8 @@
 TOOLBOX := tools/toolbox run
 KERNEL  ?= stock
 POLICY  ?= lazy
-VM      := tools/vm --iommu intel --nvme 2 --testdev=1 --disk-size 512M \
+IOMMU   ?= intel
+VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
 .PHONY: modules run shell check clippy fmt clean help
@@ -53,6 +54,7 @@ help:
 	@echo 'make clean         remove build/'
 	@echo
 	@echo 'KERNEL=debug       for make, run and shell: the kernel with KASAN and lockdep'
+	@echo 'IOMMU=amd                     for run and shell: another IOMMU than VT-d'
 	@echo 'POLICY=strict|lazy|identity   for run and shell: the default domain type'
 	@echo 'RUST_IOMMU_CACHE=DIR          where downloads and builds are kept'
 	@echo 'tools/vm --help    the guest in all its forms'

@@ -22,7 +22,7 @@ step()
 
 load()
 {
-	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko "$@"
+	insmod /modules/rust_iommu.ko && insmod /modules/$DRIVER.ko "$@"
 }
 
 disks()
@@ -49,10 +49,10 @@ verify()
 # stat NAME: sum of a counter over all units.
 stat()
 {
-	cat /sys/kernel/debug/rust_vtd/*/stats | awk -v n="$1:" '$1 == n { s += $2 } END { print s + 0 }'
+	cat /sys/kernel/debug/$DRIVER/*/stats | awk -v n="$1:" '$1 == n { s += $2 } END { print s + 0 }'
 }
 
-step "loading rust_iommu and rust_vtd" load "$@"
+step "loading rust_iommu and $DRIVER" load "$@"
 step "loading nvme" disks
 before=$(stat invalidations)
 step "fio: 4k random read, depth 32, 2 jobs, 5 s" random_read
@@ -63,9 +63,9 @@ faults=$(stat faults)
 
 echo
 echo "kernel          $(uname -r), unmodified"
-for unit in /sys/class/iommu/vtd*; do
+for unit in /sys/class/iommu/$UNIT_NAME*; do
 	name=${unit##*/}
-	echo "IOMMU           $name: $(dmesg | sed -n "s/.*rust_vtd: $name: //p" | head -n 1)"
+	echo "IOMMU           $name: $(dmesg | sed -n "s/.*$DRIVER: $name: //p" | head -n 1)"
 done
 for disk in nvme0n1 nvme1n1; do
 	pci=$(pci_of $disk)

@@ -19,7 +19,8 @@ fn iommu_device(o: &Options) -> Result<Option<String>> {
         Iommu::None if o.iommu_opt.is_empty() => return Ok(None),
         Iommu::None => bail!("--iommu-opt needs an IOMMU"),
         Iommu::Intel => "intel-iommu",
-        Iommu::Amd => "amd-iommu,dma-remap=on",
+        // Its PCI function is where it moves no other device.
+        Iommu::Amd => "amd-iommu,dma-remap=on,pci-id=iommu0",
         Iommu::Virtio => "virtio-iommu-pci",
     };
     let mut device = base.to_string();
@@ -90,6 +91,9 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
     arg("-object", "monitor-qmp,id=qmp,chardev=qmp".into());
 
     // The IOMMU comes first: QEMU places the devices after it behind it.
+    if o.iommu == Iommu::Amd {
+        arg("-device", "AMDVI-PCI,id=iommu0,addr=1e.0".into());
+    }
     if let Some(device) = iommu_device(o)? {
         arg("-device", device);
     }
@@ -200,6 +204,14 @@ mod tests {
         assert_eq!(d[2], "nvme,id=nvme0,bus=rp-nvme0,drive=disk0,serial=disk0");
         assert_eq!(d[5..], ["iommu-testdev,id=testdev0", "edu,id=e"]);
         assert!(devices(&["--iommu", "none", "--nvme", "0"]).is_empty());
+    }
+
+    #[test]
+    fn amds_function_comes_before_its_iommu() {
+        let d = devices(&["--iommu", "amd", "--nvme", "0", "--testdev"]);
+        assert_eq!(d[0], "AMDVI-PCI,id=iommu0,addr=1e.0");
+        assert_eq!(d[1], "amd-iommu,dma-remap=on,pci-id=iommu0");
+        assert_eq!(d[2], "iommu-testdev,id=testdev0");
     }
 
     #[test]
