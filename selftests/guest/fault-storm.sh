@@ -6,6 +6,7 @@
 # last record is not cleared, never interrupts again.
 #
 # variant ours: --policy strict --cpus 4 --nvme 0 --testdev=3 --device edu,dma_mask=0xffffffffffffffff
+# variant amd: --iommu amd --policy strict --cpus 4 --nvme 0 --testdev=3 --device edu,dma_mask=0xffffffffffffffff
 # kernels: stock
 # timeout: 120
 
@@ -14,7 +15,7 @@
 ktap_print_header
 ktap_set_plan 4
 
-stats=/sys/kernel/debug/rust_vtd/vtd0/stats
+stats=$DRIVER_FILES/${UNIT_NAME}0/stats
 
 recorded()
 {

@@ -13,6 +13,11 @@
 # variant passthrough-by-table: --policy identity
 # variant 48-bit-with-39-bit-tables on stock: --iommu-opt aw-bits=48
 # variant 39-bit-caching-mode-strict: --policy strict --iommu-opt aw-bits=39 --iommu-opt caching-mode=on
+# variant amd-39-bit-tables on stock: --iommu amd
+# variant amd-57-bit-tables on stock: --iommu amd
+# variant amd-strict: --iommu amd --policy strict
+# variant amd-passthrough on stock: --iommu amd --policy identity
+# variant window-amd on stock: --iommu amd --policy strict
 # variant in-tree-strict: --in-tree --policy strict
 # variant in-tree-passthrough: --in-tree --policy identity
 # timeout: 60
@@ -28,8 +33,8 @@ types()
 {
 	case $VARIANT in
 	*passthrough*) echo identity ;;
-	*strict* | window) echo DMA ;;
-	*39-bit* | *48-bit*) echo DMA-FQ ;;
+	*strict* | window*) echo DMA ;;
+	*39-bit* | *48-bit* | *57-bit*) echo DMA-FQ ;;
 	caching-mode) echo DMA DMA-FQ ;;
 	esac
 }
@@ -73,6 +78,7 @@ load()
 	case $VARIANT in
 	*by-table) load_iommu identity_table=1 ;;
 	*39-bit-tables) load_iommu address_bits=39 ;;
+	*57-bit-tables) load_iommu address_bits=57 ;;
 	*) load_iommu ;;
 	esac
 }

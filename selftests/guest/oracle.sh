@@ -9,6 +9,9 @@
 # variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant window: --policy strict --iommu-opt caching-mode=on --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant 39-bit on stock: --policy strict --iommu-opt aw-bits=39 --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
+# variant amd: --iommu amd --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
+# variant lazy-amd on stock: --iommu amd --policy lazy --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
+# variant window-amd: --iommu amd --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant in-tree: --in-tree --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # timeout: 60
 
@@ -66,7 +69,7 @@ one_fault()
 {
 	wait_for 5 test -n "$(faults)"
 	sleep 1
-	expect faults "$1 $2 $3" "$(faults)"
+	expect faults "$(reported "$1" "$2" "$3")" "$(faults)"
 }
 
 unmapped_write_is_reported_once()

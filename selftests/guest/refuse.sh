@@ -8,6 +8,8 @@
 # variant in-tree-active: --in-tree --nvme 1
 # variant intremap: --intremap --nvme 1
 # variant parameters: --nvme 1
+# variant amd-in-tree-active on stock: --iommu amd --in-tree --nvme 1
+# variant amd-parameters on stock: --iommu amd --nvme 1
 # variant dmar-36: --nvme 1 --copy selftests/guest/dmar/36.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-47 on stock: --nvme 1 --copy selftests/guest/dmar/47.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-48 on stock: --nvme 1 --copy selftests/guest/dmar/48.aml:kernel/firmware/acpi/dmar.aml
@@ -24,10 +26,21 @@ ktap_print_header
 # Command, status and table registers of the unit, where there is one.
 registers()
 {
-	[ "$VARIANT" = no-unit ] && return
-	for offset in 18 1c 20 24 34 38 9c; do
-		devmem 0xfed900$offset 32
-	done 2>&1
+	case $VARIANT in
+	no-unit) return ;;
+	amd-*)
+		for offset in 0000 0008 0010 0018 0020 2000 2008 2010 2018 2020; do
+			devmem 0xfed8$offset 64
+		done
+		# The IOMMU's own function: command register, MSI.
+		od -A n -t x1 "/sys/bus/pci/devices/$(pci_devices 1022:1419)/config"
+		;;
+	*)
+		for offset in 18 1c 20 24 34 38 9c; do
+			devmem 0xfed900$offset 32
+		done
+		;;
+	esac 2>&1
 }
 
 state()
@@ -51,16 +64,16 @@ refused()
 	shift
 	state >/tmp/before
 	mark_log
-	if insmod /modules/rust_vtd.ko "$@" 2>/tmp/insmod; then
+	if insmod /modules/$DRIVER.ko "$@" 2>/tmp/insmod; then
 		ktap_print_msg "it was loaded"
 		return 1
 	fi
-	log_since_mark | grep -v "^rust_vtd: loading out-of-tree module" | sort -u >/tmp/lines
+	log_since_mark | grep -v "^$DRIVER: loading out-of-tree module" | sort -u >/tmp/lines
 	sed 's/^/# log: /' /tmp/lines
 	expect "error" "$error" "$(sed 's/.*: //' /tmp/insmod)" &&
-		expect "lines from rust_vtd" 1 "$(grep -c "^rust_vtd: " /tmp/lines)" &&
-		expect "other lines" 0 "$(grep -vc "^rust_vtd: " /tmp/lines)" &&
-		state >/tmp/after && diff /tmp/before /tmp/after && [ ! -e /sys/module/rust_vtd ]
+		expect "lines from $DRIVER" 1 "$(grep -c "^$DRIVER: " /tmp/lines)" &&
+		expect "other lines" 0 "$(grep -vc "^$DRIVER: " /tmp/lines)" &&
+		state >/tmp/after && diff /tmp/before /tmp/after && [ ! -e /sys/module/$DRIVER ]
 }
 
 refused_again()
@@ -85,16 +98,18 @@ why()
 {
 	case $VARIANT in
 	no-unit) echo ENODEV ;;
-	in-tree-active | intremap) echo EBUSY ;;
+	*in-tree-active | intremap) echo EBUSY ;;
 	dmar-*) echo EINVAL ;;
 	esac
 }
 
 parameters()
 {
+	switch=${good#* }
+	switch=${switch%=*}
 	for bad in address_bits=38 address_bits=64 address_bits=-1 address_bits=x address_bits= \
-		identity_table=2 identity_table=y identity_table=-1; do
-		insmod /modules/rust_vtd.ko $bad 2>/tmp/insmod && ktap_print_msg "$bad was accepted" && return 1
+		$switch=2 $switch=y $switch=-1; do
+		insmod /modules/$DRIVER.ko $bad 2>/tmp/insmod && ktap_print_msg "$bad was accepted" && return 1
 		grep -qE "Invalid argument|out of range" /tmp/insmod || {
 			sed "s/^/# $bad: /" /tmp/insmod
 			return 1
@@ -107,21 +122,27 @@ in_a_group()
 	[ -n "$(group_of "$(pci_of nvme0n1)")" ]
 }
 
+# Values that are accepted: of a number, and of a switch.
+case $DRIVER in
+rust_amdvi) good="address_bits=39 park_unbound=0" ;;
+*) good="address_bits=39 identity_table=1" ;;
+esac
+
 insmod /modules/rust_iommu.ko
 case $VARIANT in
-parameters)
+*parameters)
 	ktap_set_plan 5
 	ktap_test_result "bad values are refused" parameters
 	ktap_test_result "with one line, and nothing changed" refused EINVAL address_bits=40
 	ktap_test_result "good values are accepted" \
-		insmod /modules/rust_vtd.ko address_bits=39 identity_table=1
+		insmod /modules/$DRIVER.ko $good
 	ktap_test_result "the disk works" disk_works
 	ktap_test_result "it has a group" in_a_group
 	;;
 dmar-88)
 	# A whole table, which shows that it is ours that is read, and the cut that matters.
 	ktap_set_plan 3
-	ktap_test_result "accepted" insmod /modules/rust_vtd.ko
+	ktap_test_result "accepted" insmod /modules/$DRIVER.ko
 	ktap_test_result "the disk works" disk_works
 	ktap_test_result "it has a group" in_a_group
 	;;

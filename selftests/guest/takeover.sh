@@ -7,6 +7,7 @@
 # variant lazy: --nvme 2
 # variant strict on stock: --policy strict --nvme 2
 # variant identity-table: --nvme 2
+# variant amd on stock: --iommu amd --nvme 2
 # timeout: 90
 
 . /selftests/lib.sh

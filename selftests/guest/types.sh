@@ -5,6 +5,7 @@
 # group's default domain.
 #
 # variant ours:
+# variant amd on stock: --iommu amd
 # variant in-tree: --in-tree
 # timeout: 120
 

@@ -5,6 +5,7 @@
 # strict a page is out of reach when dma_unmap returns.
 #
 # variant ours: --policy strict --nvme 0 --testdev --device edu --trace vtd_inv_desc_*
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu --trace amdvi_pages_inval
 # timeout: 300
 
 . /selftests/lib.sh
@@ -20,6 +21,11 @@ case $KERNEL in
 debug) PAIRS=10000 PAGES=500 ;;
 *) PAIRS=100000 PAGES=10000 ;;
 esac
+# QEMU's AMD-Vi may remember that nothing was mapped (NpCache), and is told of each new mapping too.
+case $VARIANT in
+amd) announced=1 ;;
+*) announced=0 ;;
+esac
 
 load()
 {
@@ -27,7 +33,7 @@ load()
 		unbind "$edu" && take rust_bench "$edu"
 }
 
-# run POLICY PAIRS: how many invalidations there were is in $told, how many seconds it took at most in $seconds
+# run POLICY PAIRS: how many invalidations there were for unmaps is in $told, how many seconds it took at most in $seconds
 run()
 {
 	unbind "$edu" && set_policy "$edu" "$1" && bind rust_bench "$edu" || return 1
@@ -40,7 +46,8 @@ run()
 		vm_host trace count counts >/tmp/counts || return 1
 	[ -z "$flushes" ] || flushes=$(($(window_of "$edu" flushes) - flushes))
 	seconds=$(($(cut -d. -f1 /proc/uptime) - start + 1))
-	told=$(awk '/^vtd_inv_desc_iotlb/ { n += $2 } END { print n + 0 }' /tmp/counts)
+	told=$(awk "/^$INVALIDATION/"' { n += $2 } END { print n + 0 }' /tmp/counts)
+	told=$((told - announced * $2))
 	ktap_print_msg "$1: $2 pairs, $told invalidations, at most $seconds s"
 }
 

@@ -10,6 +10,7 @@
 # it makes, and the kernel warns when that is removed.
 #
 # variant strict: --policy strict --nvme 0 --testdev
+# variant amd on debug: --iommu amd --policy strict --nvme 0 --testdev
 # variant load on debug: --policy identity --nvme 0 --testdev
 # variant load-strict on debug: --policy strict --nvme 0 --testdev
 # modules: inject

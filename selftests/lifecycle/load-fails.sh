@@ -10,6 +10,7 @@
 # load, on the debug kernel.
 #
 # variant strict on stock: --policy strict --nvme 1 --testdev
+# variant amd on stock: --iommu amd --policy strict --nvme 1 --testdev
 # modules: inject
 # timeout: 240
 

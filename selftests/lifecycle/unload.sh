@@ -8,6 +8,7 @@
 # variant cycles: --nvme 2 --device edu,dma_mask=0xffffffffffffffff
 # variant strict on stock: --policy strict --nvme 2
 # long: cycles
+# variant amd on stock: --iommu amd --nvme 2 --device edu,dma_mask=0xffffffffffffffff
 # timeout: 240
 
 . /selftests/lib.sh
@@ -15,11 +16,11 @@
 ktap_print_header
 ktap_set_plan 9
 
-PARAMETERS=/sys/module/rust_vtd/parameters
+PARAMETERS=/sys/module/$DRIVER/parameters
 # A cycle takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 lazy/debug) cycles=25 ;;
-strict/*) cycles=10 ;;
+strict/* | amd/*) cycles=10 ;;
 *) cycles=100 ;;
 esac
 CYCLES=${CYCLES:-$cycles}
@@ -73,32 +74,32 @@ disk_is_back()
 
 rmmod_refused()
 {
-	! rmmod rust_vtd 2>/dev/null
+	! rmmod $DRIVER 2>/dev/null
 }
 
 shut_down_when_idle()
 {
 	unbind "$first" && unbind "$second" && shut_down || return 1
-	expect references 0 "$(cat /sys/module/rust_vtd/refcnt)" &&
+	expect references 0 "$(cat /sys/module/$DRIVER/refcnt)" &&
 		expect groups "" "$(ls /sys/kernel/iommu_groups)" && ! shut_down
 }
 
 works_without()
 {
 	bind nvme "$first" && disk_is_back "$first" && fio_verify "$(disk_of "$first")" 4m &&
-		rmmod rust_vtd && rmmod rust_iommu && fio_verify "$(disk_of "$first")" 4m && unbind "$first"
+		rmmod $DRIVER && rmmod rust_iommu && fio_verify "$(disk_of "$first")" 4m && unbind "$first"
 }
 
 # What was written in one cycle is read in the next, by the other way to memory.
 cycle()
 {
-	insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko &&
+	insmod /modules/rust_iommu.ko && insmod /modules/$DRIVER.ko &&
 		bind nvme "$first" && disk_is_back "$first" || return 1
 	disk=$(disk_of "$first")
 	[ -n "$(group_of "$first")" ] || return 1
 	dd if=/tmp/pattern of="/dev/$disk" oflag=direct bs=64k seek="$1" 2>/dev/null &&
 		dd if="/dev/$disk" of=/tmp/read iflag=direct bs=64k skip="$1" count=4 2>/dev/null &&
-		cmp /tmp/pattern /tmp/read && unbind "$first" && shut_down && rmmod rust_vtd && rmmod rust_iommu
+		cmp /tmp/pattern /tmp/read && unbind "$first" && shut_down && rmmod $DRIVER && rmmod rust_iommu
 }
 
 cycles()
@@ -131,7 +132,7 @@ against_binding()
 {
 	refusals=0
 	for round in $(seq 20); do
-		insmod /modules/rust_iommu.ko && insmod /modules/rust_vtd.ko || return 1
+		insmod /modules/rust_iommu.ko && insmod /modules/$DRIVER.ko || return 1
 		touch /tmp/go
 		binder &
 		binder=$!
@@ -145,7 +146,7 @@ against_binding()
 				return 1
 			fi
 		done
-		rmmod rust_vtd && rmmod rust_iommu || return 1
+		rmmod $DRIVER && rmmod rust_iommu || return 1
 		rm /tmp/go
 		wait $binder
 	done

@@ -8,6 +8,7 @@
 # variant lazy: --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant full on debug: --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device iommu-testdev --device iommu-testdev
+# variant amd on stock: --iommu amd --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device iommu-testdev --device iommu-testdev
 # long: full
 # timeout: 150
@@ -52,7 +53,7 @@ nothing_left()
 only_those_devices()
 {
 	faults | cut -d' ' -f1,2 | sed 's/^0000://' | sort -u >/tmp/reported
-	for bdf in $devices; do echo "${bdf#0000:} write"; done >/tmp/wanted
+	for bdf in $devices; do reported "$bdf" write 0; done | cut -d' ' -f1,2 | sed 's/^0000://' >/tmp/wanted
 	[ -s /tmp/reported ] && expect "other faults" "" "$(grep -vxFf /tmp/wanted /tmp/reported)"
 }
 

@@ -7,6 +7,7 @@
 #
 # variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # variant lazy on stock: --policy lazy --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # timeout: 90
 
@@ -228,8 +229,8 @@ told_why()
 # in_report LINE: the report of holders has it.
 in_report()
 {
-	[ "$VARIANT" = in-tree ] || grep -qxF "$1" /sys/kernel/debug/rust_vtd/groups && return 0
-	sed 's/^/# /' /sys/kernel/debug/rust_vtd/groups
+	[ "$VARIANT" = in-tree ] || grep -qxF "$1" $DRIVER_FILES/groups && return 0
+	sed 's/^/# /' $DRIVER_FILES/groups
 	return 1
 }
 
