@@ -107,7 +107,7 @@ struct Translation<D: TakeOver> {
 
 impl<D: TakeOver> Translation<D> {
     /// Gives every device that is there a pass-through entry, then switches
-    /// translation on.
+    /// translation on. Errors come after a message.
     fn start(units: &[UnitRef<D>]) -> Result<Self> {
         let mut this = Self {
             units: KVec::new(),
@@ -115,7 +115,10 @@ impl<D: TakeOver> Translation<D> {
             off: None,
         };
         for unit in units {
-            this.units.push(unit.clone(), GFP_KERNEL)?;
+            this.units
+                .push(unit.clone(), GFP_KERNEL)
+                .map_err(Error::from)
+                .inspect_err(failed("listing the units"))?;
             D::enable(unit)?;
         }
         Ok(this)
@@ -208,8 +211,7 @@ impl<D: TakeOver> Remapping<D> {
         // it is attached would be declined, while those that share its ids are not.
         let held = Held::all()?;
         ports.check(&held)?;
-        let translation =
-            Translation::start(&units).inspect_err(failed("keeping devices at work"))?;
+        let translation = Translation::start(&units)?;
         let notifier = PciNotifier::register(translation.boot.clone())
             .inspect_err(failed("watching the PCI bus"))?;
         let stats = Stats::new(&units).inspect_err(failed("making debugfs files"))?;

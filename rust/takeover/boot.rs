@@ -2,7 +2,10 @@
 
 //! Devices that are there when the units are switched on.
 
-use super::TakeOver;
+use super::{
+    failed,
+    TakeOver, //
+};
 use crate::{
     named,
     pci::{
@@ -33,19 +36,18 @@ pub(super) struct Boot<D: TakeOver> {
 impl<D: TakeOver> Boot<D> {
     /// Gives every device behind the units a pass-through entry.
     ///
-    /// Context: may sleep. Errors: `ENOMEM`, `ETIMEDOUT`, `EIO`.
+    /// Context: may sleep. Errors, with a message: those of [`TakeOver::keep`], `ENOMEM`, `ETIMEDOUT`,
+    /// `EIO`.
     pub(super) fn keep(units: &[UnitRef<D>]) -> Result<Arc<Self>> {
         let mut kept = KVec::new();
         pci::for_each_function(|function| {
-            let purpose = if function.has_driver() {
-                Purpose::KeepBound
-            } else {
-                Purpose::Keep
-            };
-            if let Some((unit, endpoint, slot)) = D::keep(units, function, purpose)? {
-                kept.push(Standby::new(unit, endpoint, slot)?, GFP_KERNEL)?;
-            }
-            Ok(())
+            Self::keep_one(units, function, &mut kept).inspect_err(|e| {
+                dev_err!(
+                    function.as_device(),
+                    "cannot be kept at work: error {}\n",
+                    e.to_errno()
+                );
+            })
         })?;
         Arc::pin_init(
             pin_init!(Self {
@@ -53,6 +55,23 @@ impl<D: TakeOver> Boot<D> {
             }),
             GFP_KERNEL,
         )
+        .inspect_err(failed("keeping devices at work"))
+    }
+
+    fn keep_one(
+        units: &[UnitRef<D>],
+        function: Function<'_>,
+        kept: &mut KVec<Standby<D>>,
+    ) -> Result {
+        let purpose = if function.has_driver() {
+            Purpose::KeepBound
+        } else {
+            Purpose::Keep
+        };
+        if let Some((unit, endpoint, slot)) = D::keep(units, function, purpose)? {
+            kept.push(Standby::new(unit, endpoint, slot)?, GFP_KERNEL)?;
+        }
+        Ok(())
     }
 
     /// Gives up the entries of devices that the core has attached meanwhile.
