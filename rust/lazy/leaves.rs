@@ -30,6 +30,7 @@ use super::{
     format::{Format, LEAVING, RESERVED},
     word::{Line, Word},
 };
+use core::slice::from_ref;
 
 /// The memory of a window.
 pub trait Table {
@@ -115,21 +116,29 @@ pub(super) fn release<E: Table + Hardware>(
     clock: &Clock<E::Word>,
     run: &[E::Word],
 ) -> Result<(), NotMapped> {
+    if let [word] = run {
+        // The usual case in a few instructions.
+        if vacate(env, clock, from_ref(word)) == 1 {
+            clock.age(env);
+            return Ok(());
+        }
+        return Err(NotMapped { pages: 1 });
+    }
+    release_all(env, clock, run)
+}
+
+/// [`release`] of any run.
+#[inline(never)]
+fn release_all<E: Table + Hardware>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+) -> Result<(), NotMapped> {
     let mut wrong = 0;
     for batch in run.chunks(BATCH) {
         let mut rest = batch;
         while !rest.is_empty() {
-            let cleared = env.promptly(|| {
-                let cleared = clear::<E>(rest);
-                if let Some(ours) = rest.get(..cleared).filter(|ours| !ours.is_empty()) {
-                    env.written(ours);
-                    let freed = E::Format::vacant(clock.epoch());
-                    for word in ours {
-                        word.store_release(freed);
-                    }
-                }
-                cleared
-            });
+            let cleared = vacate(env, clock, rest);
             // The one that `clear()` stopped at.
             wrong += usize::from(cleared < rest.len());
             rest = rest.get(cleared + 1..).unwrap_or_default();
@@ -142,6 +151,22 @@ pub(super) fn release<E: Table + Hardware>(
         0 => Ok(()),
         pages => Err(NotMapped { pages }),
     }
+}
+
+/// Unmaps pages up to the first one that is not mapped, and returns how many.
+#[inline(always)]
+fn vacate<E: Table + Hardware>(env: &E, clock: &Clock<E::Word>, run: &[E::Word]) -> usize {
+    env.promptly(|| {
+        let cleared = clear::<E>(run);
+        if let Some(ours) = run.get(..cleared).filter(|ours| !ours.is_empty()) {
+            env.written(ours);
+            let freed = E::Format::vacant(clock.epoch());
+            for word in ours {
+                word.store_release(freed);
+            }
+        }
+        cleared
+    })
 }
 
 /// Clears entries up to the first one that is not present, and returns how many.
