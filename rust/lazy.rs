@@ -10,6 +10,8 @@ pub mod format;
 pub(crate) mod glue;
 pub mod leaves;
 mod memory;
+pub mod quiet;
+pub mod recent;
 pub(crate) mod twin;
 pub mod window;
 pub mod word;

@@ -77,6 +77,16 @@ impl Geometry {
         }
     }
 
+    /// Returns whether a run of the window that begins at index `first` suits `request`.
+    #[inline]
+    pub fn suits(&self, request: &Request, first: usize) -> bool {
+        let number = self.base + first as u64;
+        let last = number + request.pages as u64 - 1;
+        number.trailing_zeros() >= request.align
+            && (number ^ last) & !request.boundary == 0
+            && last <= request.last
+    }
+
     /// Returns the first index, not below `from`, of a run that suits `request` and ends by `end`.
     pub fn place(&self, request: &Request, from: usize, end: usize) -> Option<usize> {
         let len = request.pages as u64;

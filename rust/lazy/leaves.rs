@@ -21,13 +21,14 @@
 //! Only who has cleared an entry writes to it while it is leaving. So a plain store is enough for the
 //! stamp.
 //!
-//! A page and its stamp stand for one unmap: with the same stamp the page cannot be freed twice, as
-//! between the two it was handed out, which takes a flush with a higher number. So who remembers what
-//! a page mapped, and its stamp, can have the mapping back by one `compare_exchange`.
+//! Whoever unmapped a page may have it back before its flush (see [`super::recent`])::
+//!
+//!     freed(any)             --claim_again: compare_exchange-->  present
 
 use super::{
     clock::{Clock, Hardware},
     format::{Format, LEAVING, RESERVED},
+    recent::{Slot, LONGEST},
     word::{Line, Word},
 };
 use core::slice::from_ref;
@@ -45,6 +46,19 @@ pub trait Table {
 
     /// Returns a word for each CPU, for its place in the window. Zero at first.
     fn cursors(&self) -> &[Line<Self::Word>];
+
+    /// Returns slots for runs that were unmapped last; none if nothing is gained by having them back.
+    #[inline]
+    fn recent(&self) -> &[Slot<Self::Word>] {
+        &[]
+    }
+
+    /// Returns when it is; see [`Quiet::now`](super::quiet::Quiet::now). All is counted that makes the
+    /// hardware forget what a run maps, but for invalidations of pages that are mapped.
+    #[inline]
+    fn quiet(&self) -> Option<u64> {
+        None
+    }
 
     /// Makes the hardware see entries that were written. Does nothing if its walks are coherent;
     /// else it returns when they would find the new entries, and is ordered like a full operation.
@@ -167,6 +181,47 @@ fn vacate<E: Table + Hardware>(env: &E, clock: &Clock<E::Word>, run: &[E::Word])
         }
         cleared
     })
+}
+
+/// Returns the entry of the first page of a run whose pages map memory that is side by side; `None` if
+/// they do not, or if the run is too long to be remembered.
+pub(super) fn block<T: Table>(run: &[T::Word]) -> Option<u64> {
+    let first = run.first()?.load();
+    let follows = |(place, word): (usize, &T::Word)| word.load() == at(first, place);
+    let all = run.len() <= LONGEST && run.iter().enumerate().all(follows);
+    (all && T::Format::is_present(first)).then_some(first)
+}
+
+/// The entry of a page at `place` behind one that has the entry `first`, if its memory is too. The
+/// address of a page is in place in all formats.
+fn at(first: u64, place: usize) -> u64 {
+    first.wrapping_add((place as u64) << 12)
+}
+
+/// Claims again all pages of a run that was unmapped, or none. `first` is what [`block`] said then.
+///
+/// Not as [`claim`]: the pages may not be free yet. Who calls this knew shortly before that nothing was
+/// flushed since they were unmapped, so that nobody else had had them. It must look again: if there was a
+/// flush in between, they may be what another CPU has unmapped since, and are given back by [`release`],
+/// with a new stamp.
+pub(super) fn claim_again<E: Table + Hardware>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+    first: u64,
+    leaf: &mut impl FnMut(usize) -> u64,
+) -> bool {
+    for (place, word) in run.iter().enumerate() {
+        let new = leaf(place);
+        let old = word.load();
+        let freed = E::Format::is_below(old, RESERVED);
+        if !(new == at(first, place) && freed && word.compare_exchange(old, new).is_ok()) {
+            let _ = release(env, clock, run.get(..place).unwrap_or_default());
+            return false;
+        }
+    }
+    env.written(run);
+    true
 }
 
 /// Clears entries up to the first one that is not present, and returns how many.

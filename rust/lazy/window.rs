@@ -15,6 +15,7 @@ use super::{
     fit::{Geometry, Request},
     format::Format,
     leaves::{self, NotMapped, Pending, Refusal, Table},
+    recent,
     word::{Line, Word},
 };
 
@@ -181,6 +182,48 @@ impl<E: Table + Hardware> Window<E> {
             Some(run) => leaves::release(&self.env, &self.clock, run),
             None => Err(NotMapped { pages }),
         }
+    }
+
+    /// Unmaps as [`Window::unmap`] does, and remembers the run for [`Window::map_again`].
+    pub fn unmap_for_now(&self, first: usize, pages: usize) -> Result<(), NotMapped> {
+        let run = self.run(first, pages).ok_or(NotMapped { pages })?;
+        let quiet = self.env.quiet();
+        let leaf = leaves::block::<E>(run);
+        leaves::release(&self.env, &self.clock, run)?;
+        // At the same time: nothing was invalidated while it was unmapped.
+        if let (Some(quiet), Some(leaf), true) = (quiet, leaf, quiet == self.env.quiet()) {
+            recent::put(self.env.recent(), leaf, first, pages, quiet);
+        }
+        Ok(())
+    }
+
+    /// Maps a run where it was mapped last, and returns its first page. Hardware that knew it then still
+    /// knows it. `leaf` as for [`Window::map`].
+    ///
+    /// `None`: nothing is mapped. It was not there, or something was invalidated since. Context: any.
+    pub fn map_again(
+        &self,
+        request: &Request,
+        mut leaf: impl FnMut(usize) -> u64,
+    ) -> Option<usize> {
+        let quiet = self.env.quiet()?;
+        let entry = leaf(0);
+        if !E::Format::is_present(entry) {
+            return None;
+        }
+        let first = recent::take(self.env.recent(), entry, request.pages, quiet)?;
+        let run = self.run(first, request.pages)?;
+        if !self.geometry.suits(request, first)
+            || !leaves::claim_again(&self.env, &self.clock, run, entry, &mut leaf)
+        {
+            return None;
+        }
+        // An invalidation that begins from here on finds it mapped.
+        if self.env.quiet() != Some(quiet) {
+            let _ = leaves::release(&self.env, &self.clock, run);
+            return None;
+        }
+        Some(first)
     }
 
     /// Returns the entry of a page if it is mapped.

@@ -10,6 +10,10 @@ pub mod fit;
 pub mod format;
 #[path = "../../../../rust/lazy/leaves.rs"]
 pub mod leaves;
+#[path = "../../../../rust/lazy/quiet.rs"]
+pub mod quiet;
+#[path = "../../../../rust/lazy/recent.rs"]
+pub mod recent;
 #[path = "../../../../rust/lazy/window.rs"]
 pub mod window;
 #[path = "../../../../rust/lazy/word.rs"]

@@ -67,6 +67,9 @@ proptest! {
         let right = (from..pages.min(end))
             .find(|first| suits(&geometry, &request, *first) && first + request.pages <= end);
         prop_assert_eq!(found, right);
+        for first in 0..(pages + 1).saturating_sub(request.pages) {
+            prop_assert_eq!(geometry.suits(&request, first), suits(&geometry, &request, first));
+        }
     }
 }
 

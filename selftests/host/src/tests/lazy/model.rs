@@ -53,7 +53,7 @@ thread_local! {
     static WORDS: std::cell::Cell<Words> = const { std::cell::Cell::new(Words::Old) };
 }
 
-struct LoomWord {
+pub(super) struct LoomWord {
     cell: AtomicU64,
     kind: Words,
     /// For leaf entries.
@@ -221,7 +221,11 @@ fn window(pages: usize, mapped: usize, ageing: bool, fails: Option<u64>) -> Arc<
 /// newest and take part in the order as stores do. Of a thread that loads and then writes a word loom
 /// forgets what others loaded before, and so the first way leaves orders out. The second way has many
 /// more. The numbers limit the switches from a thread that could go on.
-fn explore(old: Option<usize>, newest: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+pub(super) fn explore(
+    old: Option<usize>,
+    newest: Option<usize>,
+    model: impl Fn() + Sync + Send + 'static,
+) {
     let model = Arc::new(model);
     for (words, switches) in [(Words::Old, old), (Words::Newest, newest)] {
         let mut builder = loom::model::Builder::new();
