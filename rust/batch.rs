@@ -4,12 +4,23 @@
 
 use crate::{
     driver::Driver,
+    lazy::quiet::{
+        Quiet,
+        UnderWay, //
+    },
     queue::{
         CommandQueue,
         Synced, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::Atomic, //
+};
+
+/// All that is invalidated but for what [`crate::domain::Domain::quiet`] counts: when devices are attached
+/// or detached.
+pub(crate) static ELSEWHERE: Quiet<Atomic<u64>> = Quiet::new(Atomic::new(0));
 
 /// Commands that fit before a batch submits early. It lives on the stack of the
 /// flush path, which mostly has one: so few that no call is needed to clear it.
@@ -34,13 +45,24 @@ pub struct Batch<'u, D: Driver> {
     commands: [Command<D>; CAPACITY],
     used: usize,
     early: Result,
+    under_way: Option<UnderWay<'static, Atomic<u64>>>,
 }
 
 impl<'u, D: Driver> Batch<'u, D> {
-    #[inline]
     pub(crate) fn new(unit: &'u D::Unit) -> Self {
+        let under_way = Some(ELSEWHERE.begin());
+        Self {
+            under_way,
+            ..Self::of_domain(unit)
+        }
+    }
+
+    /// A batch of invalidations that the domain counts.
+    #[inline]
+    pub(crate) fn of_domain(unit: &'u D::Unit) -> Self {
         Self {
             unit,
+            under_way: None,
             commands: [Command::<D>::default(); CAPACITY],
             used: 0,
             early: Ok(()),
@@ -73,8 +95,12 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// [`Self::sync`] where a copy of the batch would be much of what it costs; nothing is left in it.
     pub(crate) fn sync_in_place(&mut self) -> Result<Synced> {
         let used = core::mem::take(&mut self.used);
-        let synced = submit::<D>(self.unit, self.commands.get(..used).unwrap_or(&[]))?;
-        core::mem::replace(&mut self.early, Ok(()))?;
-        Ok(synced)
+        let synced = submit::<D>(self.unit, self.commands.get(..used).unwrap_or(&[]));
+        let early = core::mem::replace(&mut self.early, Ok(()));
+        let synced = early.and(synced);
+        if let (Err(_), Some(under_way)) = (&synced, self.under_way.take()) {
+            under_way.has_failed();
+        }
+        synced
     }
 }

@@ -10,11 +10,13 @@ use super::{
     },
     leaves::Table,
     memory::Leaves,
+    recent::Slot,
     twin::Twin,
     window::Window,
     word::Line, //
 };
 use crate::{
+    batch::ELSEWHERE,
     domain::Domain,
     driver::Driver,
     invalidation::Invalidation,
@@ -42,6 +44,9 @@ use kernel::{
     time::Delta, //
 };
 
+/// Pages of a window for each run that is remembered: 2 bits a page.
+const PAGES_A_SLOT: usize = 8 * size_of::<Slot<Atomic<u64>>>() / 2;
+
 /// What a timer may be late for, with what it does: a CPU that has interrupts off, a flush that is
 /// waited for, a tick where there are no finer timers.
 const LATE: Delta = Delta::from_millis(4);
@@ -56,6 +61,7 @@ fn delay(max_age_ms: u32) -> Delta {
 pub(crate) struct Env<D: Driver> {
     leaves: Leaves,
     cursors: KVVec<Line<Atomic<u64>>>,
+    recent: KVVec<Slot<Atomic<u64>>>,
     pub(crate) domain: Arc<Domain<D>>,
     flushing: Pin<KBox<SpinLockIrq<()>>>,
     max_age_ms: Atomic<u32>,
@@ -82,6 +88,16 @@ impl<D: Driver> Table for Env<D> {
     #[inline]
     fn cursors(&self) -> &[Line<Atomic<u64>>] {
         &self.cursors
+    }
+
+    #[inline]
+    fn recent(&self) -> &[Slot<Atomic<u64>>] {
+        &self.recent
+    }
+
+    #[inline]
+    fn quiet(&self) -> Option<u64> {
+        self.domain.quiet.0.now(&ELSEWHERE)
     }
 
     #[inline]
@@ -168,6 +184,17 @@ impl<D: Driver> Lazy<D> {
                 .push_within_capacity(Line(Atomic::new(0)))
                 .map_err(|_| ENOMEM)?;
         }
+        let slots = if domain.is_copied() {
+            (bytes >> PAGE_SHIFT) / PAGES_A_SLOT
+        } else {
+            0
+        };
+        let mut recent = KVVec::with_capacity(slots, GFP_KERNEL)?;
+        for _ in 0..slots {
+            recent
+                .push_within_capacity(Slot::empty())
+                .map_err(|_| ENOMEM)?;
+        }
         let flushing = KBox::pin_init(named::spinlock_irq!((), "iommu lazy flush"), GFP_KERNEL)?;
         let geometry =
             Geometry::new(leaves.iova() >> PAGE_SHIFT, bytes >> PAGE_SHIFT, CHUNK).ok_or(EINVAL)?;
@@ -180,6 +207,7 @@ impl<D: Driver> Lazy<D> {
                     let env = Env {
                         leaves,
                         cursors,
+                        recent,
                         domain,
                         flushing,
                         max_age_ms: Atomic::new(max_age_ms),

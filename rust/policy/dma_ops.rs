@@ -18,6 +18,7 @@ use crate::{
     driver::Driver,
     lazy::{
         fit::Request,
+        recent::LONGEST,
         window::Error, //
     },
     ops,
@@ -103,6 +104,10 @@ impl<D: Driver> Mapper<D> {
         let limit = unsafe { bindings::rust_iommu_dma_limit(dev) };
         let mut request = Request::new(pages);
         if pages > 1 {
+            if self.domain.is_copied() {
+                // So that its announcement is mostly about no other pages.
+                request.align = pages.min(LONGEST).next_power_of_two().ilog2();
+            }
             // SAFETY: As above.
             let boundary = unsafe { bindings::rust_iommu_seg_boundary(dev) };
             // Usually it is larger than the window, which lies within one stretch then.
@@ -115,8 +120,13 @@ impl<D: Driver> Mapper<D> {
         }
         let (read, write) = access(direction);
         let config = &self.domain.config;
+        let mut leaf = |place| D::Table::leaf(config, frame(place), read, write);
+        if self.domain.is_copied() {
+            if let Some(first) = lazy.window.map_again(&request, &mut leaf) {
+                return Some(Ok(env.iova() + ((first as u64) << PAGE_SHIFT)));
+            }
+        }
         let cpu = CpuId::current().as_u32() as usize;
-        let leaf = |place| D::Table::leaf(config, frame(place), read, write);
         match lazy.window.map(cpu, &request, leaf) {
             Ok(first) => {
                 let iova = env.iova() + ((first as u64) << PAGE_SHIFT);
@@ -145,7 +155,13 @@ impl<D: Driver> Mapper<D> {
         if first >= lazy.window.geometry().pages() {
             return false;
         }
-        if lazy.window.unmap(first, pages(iova, size as u64)).is_err() {
+        let pages = pages(iova, size as u64);
+        let unmapped = if self.domain.is_copied() {
+            lazy.window.unmap_for_now(first, pages)
+        } else {
+            lazy.window.unmap(first, pages)
+        };
+        if unmapped.is_err() {
             self.complain(iova);
         }
         // Unmapping is a full barrier, as is a change of the policy before it drains. Either this

@@ -27,10 +27,7 @@ use crate::{
     raw, //
 };
 use kernel::{
-    page::{
-        PAGE_SHIFT,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{
@@ -95,7 +92,7 @@ impl<D: Driver> Mapper<D> {
     #[cold]
     pub(crate) fn announce(&self, iova: u64, pages: usize) {
         // As for every map: the core's callback cannot fail for this either.
-        let _ = self.flush(iova, (pages as u64) << PAGE_SHIFT);
+        let _ = self.domain.announce(iova, pages);
     }
 
     /// Invalidates some addresses. Context: any.
