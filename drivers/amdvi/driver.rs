@@ -278,6 +278,7 @@ impl TakeOver for AmdVi {
             "extended_features: {:#x}",
             unit.registers().features().get()
         )?;
+        writeln!(f, "iova_bits: {}", unit.table_config().address_bits())?;
         writeln!(f, "domain_ids: {}", unit.tags())?;
         writeln!(f, "invalidations: {}", queue.submitted())?;
         writeln!(f, "waits: {}", queue.waits())?;

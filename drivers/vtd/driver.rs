@@ -253,6 +253,7 @@ impl TakeOver for Vtd {
         let queue = unit.queue();
         writeln!(f, "capabilities: {:#x}", caps.cap())?;
         writeln!(f, "extended_capabilities: {:#x}", caps.ecap())?;
+        writeln!(f, "iova_bits: {}", unit.table_config().address_bits)?;
         writeln!(f, "domain_ids: {}", unit.tags())?;
         writeln!(f, "invalidations: {}", queue.submitted())?;
         writeln!(f, "waits: {}", queue.waits())?;
