@@ -8,6 +8,7 @@
 //!   # kernels: stock debug           default: both
 //!   # timeout: SECONDS               default: 120; debug kernels get four times that
 //!   # modules: inject                our modules with injection points
+//!   # options: OPTIONS OF VM         of all variants, before their own
 //!   # long: NAME NAME                variants that only `check --long` runs
 //!
 //! A variant with --in-tree is a control, to see that the test itself is right. It
@@ -51,6 +52,7 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
     let mut wanted = vec!["stock", "debug"];
     let mut timeout = 120;
     let mut inject = false;
+    let mut common: Vec<String> = Vec::new();
     let mut long_variants: Vec<&str> = Vec::new();
     for line in text.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(':')) else {
@@ -82,6 +84,8 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
                 "inject" => true,
                 other => bail!("there are no modules '{other}'"),
             };
+        } else if key == "options" {
+            common.extend(value.split_whitespace().map(String::from));
         } else if key == "long" {
             long_variants.extend(value.split_whitespace());
         }
@@ -92,6 +96,9 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
     let unknown = |l: &&&str| !variants.iter().any(|(name, ..)| name == *l);
     if let Some(name) = long_variants.iter().find(unknown) {
         bail!("there is no variant '{name}' that could be long");
+    }
+    for (_, _, options) in &mut variants {
+        options.splice(0..0, common.iter().cloned());
     }
     if inject {
         for (_, _, options) in &mut variants {
@@ -287,6 +294,15 @@ mod tests {
         assert_eq!(names, ["smoke/a/stock", "smoke/b/stock", "smoke/a/debug",]);
         assert_eq!(all[1].options, ["--in-tree", "--nvme", "1"]);
         assert_eq!((all[0].timeout, all[2].timeout), (30, 120));
+    }
+
+    #[test]
+    fn options_of_all_variants_come_first() {
+        let text = "# variant a: --in-tree\n# options: --nvme 1\n# variant b:\n# options: --policy strict\n";
+        let all = runs(text, &["stock"]).unwrap();
+        let common = ["--nvme", "1", "--policy", "strict"];
+        assert_eq!(all[0].options, [&common[..], &["--in-tree"]].concat());
+        assert_eq!(all[1].options, common);
     }
 
     #[test]
