@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of our drivers, and what they grew by in a second. Pure.
+
+use crate::address::Address;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What was counted so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The counters of each unit, by name.
+    pub units: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The lazy window of each device that has one.
+    pub devices: BTreeMap<Address, Window>,
+}
+
+/// The lazy window of a device (Documentation/lazy-flush.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Pages that are mapped now.
+    pub mapped: u64,
+    /// How often it was invalidated.
+    pub flushes: u64,
+}
+
+/// What happened between two snapshots.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rates {
+    /// Seconds between the two.
+    pub seconds: f64,
+    /// The units.
+    pub units: Vec<UnitRates>,
+    /// The devices that have a lazy window.
+    pub devices: Vec<DeviceRates>,
+    /// What is not counted, in words.
+    pub missing: Vec<String>,
+}
+
+/// Of a unit, per second. Absent: not counted, or begun anew in between.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UnitRates {
+    /// Which one.
+    pub name: String,
+    /// Invalidations of its caches.
+    pub invalidations: Option<f64>,
+    /// Requests that it refused.
+    pub faults: Option<f64>,
+}
+
+/// Of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DeviceRates {
+    /// Which one.
+    pub address: Address,
+    /// Invalidations of its lazy window, per second.
+    pub flushes: Option<f64>,
+    /// Pages that are mapped in its lazy window, at the second snapshot.
+    pub live_pages: u64,
+}
+
+/// Reads a file `stats`: `name: value` a line. Values that are not decimal are left out.
+pub fn parse_unit(text: &str) -> BTreeMap<String, u64> {
+    let line = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_string(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The number in front of a word: `12` of `12 mapped:`.
+fn before(line: &str, word: &str) -> Option<u64> {
+    let mut last = "";
+    for next in line.split_whitespace() {
+        if next.trim_end_matches([',', ':']) == word {
+            return last.parse().ok();
+        }
+        last = next;
+    }
+    None
+}
+
+/// Reads the windows in a report `groups` (rust/holders.rs, rust/policy/mapper.rs): each stands in the line
+/// below its device's.
+pub fn parse_windows(report: &str) -> BTreeMap<Address, Window> {
+    let mut windows = BTreeMap::new();
+    let mut device = None;
+    for line in report.lines() {
+        let line = line.trim_start();
+        if line.starts_with("window at ") {
+            let (mapped, flushes) = (before(line, "mapped"), before(line, "flushes"));
+            if let (Some(at), Some(mapped), Some(flushes)) = (device, mapped, flushes) {
+                windows.insert(at, Window { mapped, flushes });
+            }
+        } else {
+            device = line
+                .split_whitespace()
+                .next()
+                .and_then(|word| word.parse().ok());
+        }
+    }
+    windows
+}
+
+/// Events per second. `None` for a counter that is not there, or that fell: its driver was loaded anew.
+fn rate(before: Option<u64>, after: Option<u64>, seconds: f64) -> Option<f64> {
+    let events = after?.checked_sub(before?)?;
+    // CAST: exact up to 2^53 events.
+    (seconds > 0.0).then(|| events as f64 / seconds)
+}
+
+/// What happened in `seconds` between two snapshots.
+pub fn rates(before: &Snapshot, after: &Snapshot, seconds: f64) -> Rates {
+    let units = after.units.iter().map(|(name, now)| {
+        let of = |counter: &str| {
+            let old = before.units.get(name).and_then(|u| u.get(counter));
+            rate(old.copied(), now.get(counter).copied(), seconds)
+        };
+        UnitRates {
+            name: name.clone(),
+            invalidations: of("invalidations"),
+            faults: of("faults"),
+        }
+    });
+    let devices = after.devices.iter().map(|(address, now)| {
+        let old = before.devices.get(address).map(|w| w.flushes);
+        DeviceRates {
+            address: *address,
+            flushes: rate(old, Some(now.flushes), seconds),
+            live_pages: now.mapped,
+        }
+    });
+    Rates {
+        seconds,
+        units: units.collect(),
+        devices: devices.collect(),
+        missing: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REPORT: &str = "\
+group 4: held for the DMA API by 1 of 1 devices
+  0000:01:00.0 driver nvme, uses the DMA API, domain default
+    window at 0xc0000000, 262144 pages, 17 mapped: 3 laps, 40 flushes, 0 failed, 0 searches
+group 5: not held
+  0000:02:00.0 no driver, domain default
+";
+
+    #[test]
+    fn windows_belong_to_the_device_above() {
+        let windows = parse_windows(REPORT);
+        let at: Address = "0000:01:00.0".parse().unwrap();
+        let window = Window {
+            mapped: 17,
+            flushes: 40,
+        };
+        assert_eq!(windows, BTreeMap::from([(at, window)]));
+    }
+
+    #[test]
+    fn stats_are_read() {
+        let stats = parse_unit("capabilities: 0x12\ninvalidations: 9\nfaults: 0\nrubbish\n");
+        assert_eq!(stats["invalidations"], 9);
+        assert_eq!(stats.len(), 2);
+    }
+
+    fn snapshot(invalidations: u64, flushes: u64) -> Snapshot {
+        let counters = BTreeMap::from([("invalidations".to_string(), invalidations)]);
+        let window = Window { mapped: 1, flushes };
+        Snapshot {
+            units: BTreeMap::from([("vtd0".to_string(), counters)]),
+            devices: BTreeMap::from([("01:00.0".parse().unwrap(), window)]),
+        }
+    }
+
+    #[test]
+    fn a_driver_that_was_loaded_anew_has_no_rate() {
+        let rates = rates(&snapshot(10, 5), &snapshot(3, 7), 2.0);
+        assert_eq!(rates.units[0].invalidations, None);
+        assert_eq!(rates.units[0].faults, None);
+        assert_eq!(rates.devices[0].flushes, Some(1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn rates_times_seconds_are_what_was_counted(
+            start in 0u64..1 << 40, events in 0u64..1 << 30, seconds in 0.01f64..1000.0
+        ) {
+            let rates = rates(&snapshot(start, 0), &snapshot(start + events, events), seconds);
+            let counted = |rate: Option<f64>| (rate.unwrap() * seconds).round() as u64;
+            prop_assert_eq!(counted(rates.units[0].invalidations), events);
+            prop_assert_eq!(counted(rates.devices[0].flushes), events);
+        }
+
+        #[test]
+        fn any_text_is_read(text in "(group|window at|[0-9]+ mapped|[0-9]+ flushes|01:00.0|[ \n,:x]){0,30}") {
+            parse_windows(&text);
+            parse_unit(&text);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which addresses DMA can have: what a unit translates, without what is reserved. Pure.
+
+use serde::{Serialize, Serializer};
+
+/// A range of IOVAs with its last byte. In JSON they are text: a number of many programs has 53 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// The first byte.
+    #[serde(serialize_with = "in_hex")]
+    pub start: u64,
+    /// The last byte.
+    #[serde(serialize_with = "in_hex")]
+    pub last: u64,
+}
+
+fn in_hex<S: Serializer>(address: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{address:#x}"))
+}
+
+/// A line of `reserved_regions` of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reserved {
+    /// The addresses.
+    #[serde(flatten)]
+    pub range: Range,
+    /// `direct`, `direct-relaxable`, `reserved` or `msi`.
+    pub kind: String,
+}
+
+fn address(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+/// Reads `reserved_regions` of a group (Documentation/ABI/testing/sysfs-kernel-iommu_groups): a line
+/// each of first and last address and kind. Lines of another form are left out.
+pub fn parse_reserved(text: &str) -> Vec<Reserved> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let start = address(words.next()?)?;
+        let last = address(words.next()?)?;
+        let kind = words.next()?.to_string();
+        let range = Range { start, last };
+        (start <= last).then_some(Reserved { range, kind })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// The bits of an IOVA that a VT-d unit translates: the largest second-stage table of CAP_REG.SAGAW
+/// (bits 12:8), but no more than CAP_REG.MGAW (bits 21:16) (VT-d specification, 11.4.2). `None` where
+/// the value has no table that is defined.
+pub fn vtd_bits(capabilities: u64) -> Option<u8> {
+    let widest = [(3, 57), (2, 48), (1, 39)]
+        .into_iter()
+        .find(|(bit, _)| (capabilities >> (8 + bit)) & 1 == 1);
+    // At most 64 of six bits, so nothing is cut off.
+    let guest = ((capabilities >> 16) & 0x3f) as u8 + 1;
+    widest.map(|(_, bits)| guest.min(bits))
+}
+
+/// Whether the kernel's own driver may use first-stage tables on a unit with this ECAP_REG: it has scalable mode
+/// (SMTS, bit 43) and such tables (FLTS, bit 47; VT-d specification, 11.4.3). Their window is the lower half of
+/// what they translate, 47 or 56 bits; but `intel_iommu=sm_off` makes it use second-stage ones.
+pub fn may_use_first_stage(extended: u64) -> bool {
+    [43, 47].iter().all(|bit| (extended >> bit) & 1 == 1)
+}
+
+/// What is left of `bits` bits of address space for VFIO's user: everything but the reserved
+/// regions, relaxable ones excepted (`vfio_iommu_resv_exclude` in drivers/vfio/vfio_iommu_type1.c).
+pub fn usable(bits: u8, reserved: &[Reserved]) -> Vec<Range> {
+    let last = match bits {
+        0 => return Vec::new(),
+        64.. => u64::MAX,
+        _ => (1 << bits) - 1,
+    };
+    let mut holes: Vec<Range> = reserved
+        .iter()
+        .filter(|r| r.kind != "direct-relaxable")
+        .map(|r| r.range)
+        .collect();
+    holes.sort_by_key(|hole| hole.start);
+    let mut ranges = Vec::new();
+    // The first address that is not decided; none after the last one of all.
+    let mut next = Some(0);
+    for hole in holes {
+        let Some(start) = next.filter(|start| *start <= last) else {
+            break;
+        };
+        if hole.start > start {
+            let end = (hole.start - 1).min(last);
+            ranges.push(Range { start, last: end });
+        }
+        next = hole.last.checked_add(1).map(|after| after.max(start));
+    }
+    if let Some(start) = next.filter(|start| *start <= last) {
+        ranges.push(Range { start, last });
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hole(start: u64, last: u64, kind: &str) -> Reserved {
+        let range = Range { start, last };
+        let kind = kind.to_string();
+        Reserved { range, kind }
+    }
+
+    #[test]
+    fn a_group_of_vtd() {
+        let text = "0x00000000fee00000 0x00000000feefffff msi\nnonsense\n0x5 0x4 direct\n";
+        let reserved = parse_reserved(text);
+        assert_eq!(reserved, [hole(0xfee0_0000, 0xfeef_ffff, "msi")]);
+        let all = (1u64 << 39) - 1;
+        assert_eq!(
+            usable(39, &reserved),
+            [
+                Range {
+                    start: 0,
+                    last: 0xfedf_ffff
+                },
+                Range {
+                    start: 0xfef0_0000,
+                    last: all
+                }
+            ]
+        );
+        let relaxable = [hole(0, 0xfff, "direct-relaxable")];
+        assert_eq!(
+            usable(39, &relaxable),
+            [Range {
+                start: 0,
+                last: all
+            }]
+        );
+        assert_eq!(usable(64, &[hole(0, u64::MAX, "reserved")]), []);
+    }
+
+    #[test]
+    fn first_stage_needs_scalable_mode() {
+        assert!(may_use_first_stage((1 << 43) | (1 << 47)));
+        assert!(!may_use_first_stage((1 << 43) | (1 << 46)));
+        assert!(!may_use_first_stage(1 << 47));
+    }
+
+    #[test]
+    fn the_width_of_a_unit() {
+        // QEMU's, with aw-bits 48 and 39.
+        assert_eq!(vtd_bits(0x80d2_008c_222f_0606), Some(48));
+        assert_eq!(vtd_bits(0x80d2_008c_2226_0206), Some(39));
+        assert_eq!(vtd_bits(0x002f_0000), None);
+    }
+
+    proptest! {
+        // An address is usable if the space has it and no hole does.
+        #[test]
+        fn usable_is_what_is_left(
+            bits in 1u8..=64,
+            holes in prop::collection::vec((any::<u64>(), 0u32..64, any::<bool>()), 0..6),
+            shift in 0u32..64,
+            probes in prop::collection::vec(any::<u64>(), 20),
+        ) {
+            let kind = |relaxable| if relaxable { "direct-relaxable" } else { "reserved" };
+            let holes: Vec<Reserved> = holes
+                .into_iter()
+                .map(|(start, size, relaxable)| {
+                    let start = start >> shift;
+                    hole(start, start.saturating_add((1 << size) - 1), kind(relaxable))
+                })
+                .collect();
+            let ranges = usable(bits, &holes);
+            let edges = holes.iter().flat_map(|h| {
+                let (start, last) = (h.range.start, h.range.last);
+                [start.wrapping_sub(1), start, last, last.wrapping_add(1)]
+            });
+            for probe in probes.into_iter().chain(edges) {
+                let inside = bits == 64 || probe >> bits == 0;
+                let has = |r: &Range| (r.start..=r.last).contains(&probe);
+                let taken = holes.iter().any(|h| h.kind == "reserved" && has(&h.range));
+                prop_assert_eq!(ranges.iter().any(has), inside && !taken, "{:#x}", probe);
+            }
+            prop_assert!(ranges.iter().all(|r| r.start <= r.last));
+            prop_assert!(ranges.windows(2).all(|w| w[0].last < w[1].start));
+        }
+
+        #[test]
+        fn any_text_is_read(text in "(0x[0-9a-f]{0,18} ?|[a-z\n ]){0,20}") {
+            prop_assert!(parse_reserved(&text).iter().all(|r| r.range.start <= r.range.last));
+        }
+    }
+}
