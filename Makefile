@@ -10,7 +10,7 @@ IOMMU   ?= intel
 VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules run shell check clippy fmt clean help
+.PHONY: modules iommu-info run shell check clippy fmt clean help
 
 modules:
 ifdef KDIR
@@ -18,6 +18,12 @@ ifdef KDIR
 else
 	@$(TOOLBOX) tools/build $(KERNEL)
 endif
+
+iommu-info:
+	@$(TOOLBOX) env RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --locked --release \
+		--target x86_64-unknown-linux-gnu --target-dir build/cargo \
+		--manifest-path tools/iommu-info/Cargo.toml
+	@install -D -m 755 build/cargo/x86_64-unknown-linux-gnu/release/iommu-info build/iommu-info
 
 run: modules
 	@$(VM) --quiet --timeout 240 --script tools/demo.sh
@@ -44,6 +50,7 @@ clean:
 help:
 	@echo 'make               build the modules for the distribution kernel, into build/stock'
 	@echo 'make KDIR=DIR      build the modules for a prepared kernel tree, into build/kdir'
+	@echo 'make iommu-info    build the program that explains IOMMU groups, into build/'
 	@echo 'make run           boot a guest, load the driver, run fio on NVMe behind it'
 	@echo 'make shell         the same guest with a shell on its console'
 	@echo 'make check         all tests, on the stock and on the debug kernel'

@@ -41,6 +41,19 @@ pub const TESTS: &[HostTest] = &[
                   --manifest-path selftests/races/Cargo.toml -- -D warnings",
     },
     HostTest {
+        name: "info-test",
+        command: "cargo test --quiet --locked --manifest-path tools/iommu-info/Cargo.toml",
+    },
+    HostTest {
+        name: "info-fmt",
+        command: "cargo fmt --check --manifest-path tools/iommu-info/Cargo.toml",
+    },
+    HostTest {
+        name: "info-clippy",
+        command: "cargo clippy --quiet --locked --all-targets \
+                  --manifest-path tools/iommu-info/Cargo.toml -- -D warnings",
+    },
+    HostTest {
         name: "pure-test",
         command: "cargo test --quiet --locked --manifest-path selftests/host/Cargo.toml",
     },

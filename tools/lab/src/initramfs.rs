@@ -20,6 +20,8 @@ use walkdir::WalkDir;
 
 /// Programs of the toolbox that the guest has, with their shared libraries.
 const PROGRAMS: &[&str] = &["/usr/bin/fio", "/usr/bin/lspci", "/usr/sbin/mkfs.ext4"];
+/// Programs of this tree that the guest has.
+const OWN_PROGRAMS: &[&str] = &["races", "iommu-info"];
 const BUSYBOX: &str = "/usr/bin/busybox";
 const INIT: &str = include_str!("../guest/init");
 
@@ -293,10 +295,15 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
     archive.host_file("selftests/ktap_helpers.sh", &kernel.source().join(ktap))?;
 
     // Not with the other programs: a cached archive for each of its versions would pile up.
-    let races = kernel::races()?;
-    archive.host_file("usr/bin/races", &races)?;
-    for library in shared_libraries(races.to_str().context("file name is not UTF-8")?)? {
-        archive.host_file(&library, Path::new(&library))?;
+    let mut libraries = BTreeSet::new();
+    for name in OWN_PROGRAMS {
+        let program = kernel::guest_program(name)?;
+        archive.host_file(&format!("usr/bin/{name}"), &program)?;
+        let path = program.to_str().context("file name is not UTF-8")?;
+        libraries.extend(shared_libraries(path)?);
+    }
+    for library in &libraries {
+        archive.host_file(library, Path::new(library))?;
     }
 
     let modules = match &o.modules {

@@ -19,10 +19,10 @@ pub fn cache() -> Result<PathBuf> {
         .context("RUST_IOMMU_CACHE is not set: run this through tools/vm")
 }
 
-/// The guest's own program, which tools/vm builds next to this one.
-pub fn races() -> Result<PathBuf> {
+/// One of the guest's own programs, which tools/vm builds next to this one.
+pub fn guest_program(name: &str) -> Result<PathBuf> {
     std::env::var_os("CARGO_TARGET_DIR")
-        .map(|dir| PathBuf::from(dir).join("release/races"))
+        .map(|dir| PathBuf::from(dir).join("release").join(name))
         .context("CARGO_TARGET_DIR is not set: run this through tools/vm")
 }
 

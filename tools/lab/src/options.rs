@@ -49,6 +49,7 @@ In the guest, files are at:
   /modules/*.ko            our modules (--modules)
   /selftests/lib.sh        helper functions for scripts, see selftests/lib.sh
   /usr/bin/races           program of selftests/races
+  /usr/bin/iommu-info      program of tools/iommu-info
   modprobe NAME            loads the distribution's modules named by --load
 Disk images are drives disk0, disk1, ... (see --disks); a port made by --nvme
 is called rp-nvmeN, the disk behind it nvmeN.
