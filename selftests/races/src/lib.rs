@@ -12,6 +12,7 @@ pub mod inject;
 pub mod iommufd;
 pub mod latency;
 pub mod load;
+pub mod memlock;
 pub mod model;
 pub mod operations;
 pub mod oracle;

@@ -40,6 +40,23 @@ pub fn ioctl_open(file: &File, request: u64, name: &std::ffi::CStr) -> Result<Fi
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// Lets this process lock at most `bytes` bytes.
+pub fn limit_locked_memory(bytes: u64) -> Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: Reads the structure.
+    result(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) }.into())
+}
+
+/// Becomes a user who owns nothing, without capabilities.
+pub fn drop_privileges() -> Result<()> {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: Takes numbers.
+    result(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }.into())
+}
+
 /// Mapped memory: pages of our own, or a device's registers.
 pub struct Map {
     start: NonNull<u8>,

@@ -15,6 +15,7 @@ const GROUP_SET_CONTAINER: u64 = 0x3b68;
 const GROUP_UNSET_CONTAINER: u64 = 0x3b69;
 const GROUP_GET_DEVICE_FD: u64 = 0x3b6a;
 const DEVICE_GET_REGION_INFO: u64 = 0x3b6c;
+const IOMMU_GET_INFO: u64 = 0x3b70;
 const IOMMU_MAP_DMA: u64 = 0x3b71;
 const IOMMU_UNMAP_DMA: u64 = 0x3b72;
 
@@ -51,6 +52,35 @@ struct RegionInfo {
     offset: u64,
 }
 
+/// The answer of VFIO_IOMMU_GET_INFO, as words: size, flags, page sizes (two words), offset of the first
+/// capability, padding; then the capabilities.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct Info([u32; 1024]);
+
+impl Info {
+    /// A number of 64 bits at a word.
+    fn long(&self, at: usize) -> Option<u64> {
+        let (low, high) = (self.0.get(at)?, self.0.get(at + 1)?);
+        Some(u64::from(*low) | (u64::from(*high) << 32))
+    }
+
+    /// The ranges of the capability that tells them (VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE), which has: id and
+    /// version, offset of the next one, number of ranges, padding.
+    fn ranges(&self) -> Option<Vec<(u64, u64)>> {
+        let mut at = self.0[4] as usize / 4;
+        while at != 0 && *self.0.get(at)? & 0xffff != 1 {
+            at = *self.0.get(at + 1)? as usize / 4;
+        }
+        let count = *self.0.get(at + 2)? as usize;
+        let range = |n| Some((self.long(at + 4 + 4 * n)?, self.long(at + 6 + 4 * n)?));
+        (0..count)
+            .map(range)
+            .collect::<Option<_>>()
+            .filter(|_| at != 0)
+    }
+}
+
 /// A container: an address space, once [`set_iommu`](Self::set_iommu) was called with a group in it.
 pub struct Container(File);
 
@@ -76,6 +106,14 @@ impl Container {
         };
         raw::ioctl_struct(&self.0, IOMMU_MAP_DMA, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
         Ok(())
+    }
+
+    /// The IOVAs that can be mapped, with the last one of each range.
+    pub fn ranges(&self) -> Result<Vec<(u64, u64)>> {
+        let mut info = Info([0; 1024]);
+        info.0[0] = size_of::<Info>() as u32;
+        raw::ioctl_struct(&self.0, IOMMU_GET_INFO, &mut info).context("VFIO_IOMMU_GET_INFO")?;
+        info.ranges().context("VFIO_IOMMU_GET_INFO has no ranges")
     }
 
     pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
