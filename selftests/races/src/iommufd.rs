@@ -54,8 +54,8 @@ pub struct Options {
     address: String,
 }
 
-/// Makes a domain for the device in `iommufd`. The device is closed again, the domain stays.
-fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
+/// Opens the device for `iommufd`; its id there.
+pub(crate) fn bind(iommufd: &File, device: &Device) -> Result<(File, u32)> {
     let vfio = open_device(&format!("/dev/vfio/devices/{}", device.vfio_name()?))?;
     let mut bind = BindIommufd {
         argsz: size_of::<BindIommufd>() as u32,
@@ -63,15 +63,26 @@ fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
         ..BindIommufd::default()
     };
     raw::ioctl_struct(&vfio, DEVICE_BIND_IOMMUFD, &mut bind).context("DEVICE_BIND_IOMMUFD")?;
+    Ok((vfio, bind.out_devid))
+}
+
+/// A new address space; its id.
+pub(crate) fn new_ioas(iommufd: &File) -> Result<u32> {
     let mut ioas = IoasAlloc {
         size: size_of::<IoasAlloc>() as u32,
         ..IoasAlloc::default()
     };
     raw::ioctl_struct(iommufd, IOAS_ALLOC, &mut ioas).context("IOMMU_IOAS_ALLOC")?;
+    Ok(ioas.out_ioas_id)
+}
+
+/// Makes a domain for the device in `iommufd`. The device is closed again, the domain stays.
+fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
+    let (_vfio, dev_id) = bind(iommufd, device)?;
     let mut hwpt = HwptAlloc {
         size: size_of::<HwptAlloc>() as u32,
-        dev_id: bind.out_devid,
-        pt_id: ioas.out_ioas_id,
+        dev_id,
+        pt_id: new_ioas(iommufd)?,
         ..HwptAlloc::default()
     };
     raw::ioctl_struct(iommufd, HWPT_ALLOC, &mut hwpt).context("IOMMU_HWPT_ALLOC")?;

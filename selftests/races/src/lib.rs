@@ -9,6 +9,7 @@ pub mod fail_nth;
 pub mod file;
 pub mod group;
 pub mod inject;
+pub mod ioas;
 pub mod iommufd;
 pub mod latency;
 pub mod load;
