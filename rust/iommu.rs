@@ -31,6 +31,7 @@ pub mod lazy;
 mod leak;
 pub mod lease;
 pub mod locked;
+pub mod mappings;
 pub mod memory;
 pub mod mmio;
 mod named;

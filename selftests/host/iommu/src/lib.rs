@@ -16,6 +16,8 @@ pub mod inject {
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
 pub mod lazy;
+#[path = "../../../../rust/mappings.rs"]
+pub mod mappings;
 #[path = "../../../../rust/policy"]
 #[allow(
     missing_docs,

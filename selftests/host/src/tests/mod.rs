@@ -23,6 +23,7 @@ mod invalidation;
 mod ivrs;
 mod ivrs_bytes;
 mod lazy;
+mod mappings;
 mod ownership;
 mod policy;
 mod regs;

@@ -1,0 +1,597 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a domain maps, against a model that knows every page.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+};
+
+use iommu::mappings::{Mappings, Memory, Node, Rights, Run, State};
+use proptest::prelude::*;
+use rand::{rngs::SmallRng, seq::SliceRandom, Rng, SeedableRng};
+
+const PAGE: u64 = 4096;
+const RW: Rights = Rights {
+    read: true,
+    write: true,
+    mmio: false,
+};
+
+thread_local! {
+    /// Nodes that can still be had; `None`: any number.
+    static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+struct Host;
+
+impl Memory for Host {
+    type Node = Box<Node<Self>>;
+
+    fn node(run: Run) -> Option<Box<Node<Self>>> {
+        match LEFT.get() {
+            Some(0) => return None,
+            Some(left) => LEFT.set(Some(left - 1)),
+            None => {}
+        }
+        Some(Box::new(Node::new(run)))
+    }
+}
+
+fn run(iova: u64, phys: u64, bytes: u64) -> Run {
+    Run::new(iova, phys, bytes, RW).unwrap()
+}
+
+/// Maps, and tells of it at once.
+fn map(mappings: &mut Mappings<Host>, iova: u64, phys: u64, bytes: u64) -> bool {
+    let new = Box::new(Node::new(run(iova, phys, bytes)));
+    let inserted = mappings.insert(new).is_ok();
+    if inserted {
+        mappings.join(iova, iova + (bytes - 1));
+        mappings.settle(iova, iova + (bytes - 1));
+    }
+    inserted
+}
+
+fn runs(mappings: &Mappings<Host>) -> Vec<Run> {
+    let mut all = Vec::new();
+    let mut at = Some(0);
+    while let Some(run) = at.and_then(|at| mappings.at_or_after(at)) {
+        all.push(run);
+        at = run.last().checked_add(1);
+    }
+    all
+}
+
+/// What units are to be asked to forget, after `begin_flush`.
+fn spans(mappings: &Mappings<Host>) -> Vec<(u64, u64)> {
+    let mut all = Vec::new();
+    let mut at = Some(0);
+    while let Some(span) = at.and_then(|at| mappings.span(at)) {
+        all.push(span);
+        at = span.1.checked_add(1);
+    }
+    all
+}
+
+/// Nodes whose bytes are counted, as the kernel's allocator hands them out: in powers of two.
+struct Counting;
+
+struct Counted(Box<Node<Counting>>);
+
+/// Bytes that a thing takes.
+fn allocated<T>() -> usize {
+    size_of::<T>().next_power_of_two()
+}
+
+thread_local! {
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Memory for Counting {
+    type Node = Counted;
+
+    fn node(run: Run) -> Option<Counted> {
+        BYTES.set(BYTES.get() + allocated::<Node<Self>>());
+        Some(Counted(Box::new(Node::new(run))))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        BYTES.set(BYTES.get() - allocated::<Node<Counting>>());
+    }
+}
+
+impl Deref for Counted {
+    type Target = Node<Counting>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Counted {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+/// An index of `pages`, each mapped by a call of its own.
+fn index_of(pages: impl Iterator<Item = (u64, u64)>) -> Mappings<Counting> {
+    let mut mappings = Mappings::new();
+    for (iova, phys) in pages {
+        let new = Counting::node(run(iova, phys, PAGE)).unwrap();
+        assert!(mappings.insert(new).is_ok());
+        mappings.join(iova, iova + (PAGE - 1));
+        mappings.settle(iova, iova + (PAGE - 1));
+    }
+    mappings
+}
+
+/// All bytes of it.
+fn bytes(mappings: &Mappings<Counting>) -> u64 {
+    (BYTES.get() + size_of_val(mappings)) as u64
+}
+
+const GIB8: u64 = 8 << 30;
+
+#[test]
+fn e10_scattered_pages_take_two_percent_at_most() {
+    let pages = GIB8 / PAGE;
+    let mut phys: Vec<u64> = (0..pages).collect();
+    phys.shuffle(&mut SmallRng::seed_from_u64(1));
+    // Neighbours in DMA addresses, but not in memory.
+    let mut mappings = index_of((0..).zip(&phys).map(|(i, phys)| (i * PAGE, phys * PAGE)));
+    println!("{} bytes for 8 GB scattered", bytes(&mappings));
+    assert!(mappings.runs() as u64 > pages * 99 / 100);
+    assert!(bytes(&mappings) <= GIB8 / 50);
+    assert_eq!(mappings.remove(0, GIB8 - 1), GIB8);
+    assert_eq!(mappings.runs(), 0);
+    drop(mappings);
+    assert_eq!(BYTES.get(), 0);
+    // Neighbours in neither.
+    let mappings = index_of(
+        (0..)
+            .zip(&phys)
+            .map(|(i, phys)| (2 * i * PAGE, phys * PAGE)),
+    );
+    assert_eq!(mappings.runs() as u64, pages);
+    assert!(bytes(&mappings) <= GIB8 / 50);
+}
+
+#[test]
+fn e10_contiguous_pages_take_a_megabyte_at_most() {
+    let pages = GIB8 / PAGE;
+    let mut order: Vec<u64> = (0..pages).collect();
+    order.shuffle(&mut SmallRng::seed_from_u64(2));
+    for order in [(0..pages).collect(), (0..pages).rev().collect(), order] {
+        let at = |i| ((1 << 40) + i * PAGE, i * PAGE);
+        let mut mappings = index_of(order.into_iter().map(at));
+        println!("{} bytes for 8 GB contiguous", bytes(&mappings));
+        assert!(bytes(&mappings) <= 1 << 20);
+        assert_eq!(mappings.runs(), 1);
+        assert_eq!(mappings.at_or_after(0).unwrap().count as u64, pages);
+        // Pieces stay what they are: one goes, its neighbours stay.
+        assert_eq!(
+            mappings.remove((1 << 40) + 5 * PAGE, (1 << 40) + 6 * PAGE - 1),
+            PAGE
+        );
+        assert_eq!(mappings.runs(), 2);
+    }
+}
+
+#[test]
+fn what_one_mapper_maps_is_told_as_one() {
+    let mut mappings = Mappings::<Host>::new();
+    for i in [3, 0, 1, 2, 5] {
+        mappings
+            .insert(Box::new(Node::new(run(i * PAGE, i * PAGE, PAGE))))
+            .ok()
+            .unwrap();
+    }
+    // Another mapper's page, next to them, is not joined.
+    mappings.join(0, 3 * PAGE - 1);
+    assert_eq!(mappings.fresh(0, u64::MAX), Some(run(0, 0, 3 * PAGE)));
+    assert_eq!(
+        mappings.fresh(3 * PAGE, u64::MAX),
+        Some(run(3 * PAGE, 3 * PAGE, PAGE))
+    );
+    mappings.settle(0, 3 * PAGE - 1);
+    assert_eq!(mappings.fresh(0, u64::MAX).unwrap().iova, 3 * PAGE);
+    assert!(mappings.told(0, 0).is_some() && mappings.told(3 * PAGE, u64::MAX).is_none());
+    // A piece is not cut: it stays if it starts earlier, and goes whole if it ends later.
+    assert_eq!(mappings.remove(PAGE, 2 * PAGE - 1), 0);
+    assert_eq!(mappings.remove(0, 2 * PAGE - 1), 3 * PAGE);
+    assert_eq!(mappings.remove(0, 4 * PAGE - 1), 0);
+    assert_eq!(mappings.remove(3 * PAGE, 4 * PAGE - 1), PAGE);
+    // It ends at what is not mapped.
+    assert_eq!(mappings.remove(4 * PAGE, 6 * PAGE - 1), 0);
+    assert_eq!(mappings.phys(5 * PAGE + 7), Some(5 * PAGE + 7));
+    assert_eq!(mappings.phys(4 * PAGE), None);
+}
+
+#[test]
+fn the_last_address_is_one_like_others() {
+    let last = u64::MAX - (PAGE - 1);
+    let mut mappings = Mappings::new();
+    assert!(map(&mut mappings, last, 0, PAGE));
+    assert!(map(&mut mappings, last - PAGE, 5 * PAGE, PAGE));
+    assert!(!map(&mut mappings, last, 0, PAGE));
+    assert_eq!(mappings.phys(u64::MAX), Some(PAGE - 1));
+    assert_eq!(mappings.remove(last - PAGE, u64::MAX), 2 * PAGE);
+    assert!(mappings.defer(last - PAGE, u64::MAX));
+    assert!(!map(&mut mappings, last, 0, PAGE));
+    assert!(mappings.begin_flush());
+    assert_eq!(spans(&mappings), [(last - PAGE, u64::MAX)]);
+    assert!(Run::new(last, 0, PAGE + 1, RW).is_none());
+    assert!(Run::new(0, last, PAGE + 1, RW).is_none());
+    assert!(Run::new(0, 0, 0, RW).is_none());
+}
+
+#[test]
+fn what_was_deferred_goes_in_few_ranges() {
+    let mut mappings = Mappings::new();
+    for i in 0..10 {
+        assert!(map(&mut mappings, i * PAGE, (100 - 2 * i) * PAGE, PAGE));
+    }
+    for i in [7, 3, 1, 2, 8] {
+        assert_eq!(mappings.remove(i * PAGE, (i + 1) * PAGE - 1), PAGE);
+        assert!(mappings.defer(i * PAGE, (i + 1) * PAGE - 1));
+    }
+    assert_eq!(mappings.runs(), 5 + 2);
+    // 5 goes without being deferred: a hole, which may be forgotten as well. 4, 6 and 9 stay.
+    assert_eq!(mappings.remove(5 * PAGE, 6 * PAGE - 1), PAGE);
+    assert!(mappings.begin_flush());
+    let expected = [(PAGE, 4 * PAGE - 1), (7 * PAGE, 9 * PAGE - 1)];
+    assert_eq!(spans(&mappings), expected);
+    // Without 4 and 6 it is one.
+    mappings.remove(4 * PAGE, 5 * PAGE - 1);
+    mappings.remove(6 * PAGE, 7 * PAGE - 1);
+    assert_eq!(spans(&mappings), [(PAGE, 9 * PAGE - 1)]);
+    // What units do not know yet is no hindrance: they are told of it later.
+    let fresh = Box::new(Node::new(run(5 * PAGE, 0, PAGE)));
+    mappings.insert(fresh).ok().unwrap();
+    assert_eq!(spans(&mappings), [(PAGE, 9 * PAGE - 1)]);
+    // What is deferred meanwhile is no part of it.
+    assert!(mappings.defer(20 * PAGE, 21 * PAGE - 1));
+    assert_eq!(spans(&mappings), [(PAGE, 9 * PAGE - 1)]);
+}
+
+#[test]
+fn what_was_not_forgotten_is_in_the_way() {
+    let mut mappings = Mappings::new();
+    assert!(!mappings.begin_flush());
+    for i in [1, 5] {
+        assert!(map(&mut mappings, i * PAGE, 0, PAGE));
+        assert_eq!(mappings.remove(i * PAGE, (i + 1) * PAGE - 1), PAGE);
+        assert!(mappings.defer(i * PAGE, (i + 1) * PAGE - 1));
+    }
+    for _ in 0..2 {
+        assert!(!map(&mut mappings, PAGE, 0, PAGE));
+        assert!(mappings.is_deferred(0, PAGE) && !mappings.is_deferred(2 * PAGE, 3 * PAGE));
+        assert!(mappings.begin_flush());
+        // While units are asked, and after they have not done it.
+        assert!(!map(&mut mappings, 5 * PAGE, 0, PAGE));
+        assert!(mappings.defer(9 * PAGE, 10 * PAGE - 1));
+        drop(mappings.end_flush(false));
+        assert!(!map(&mut mappings, 5 * PAGE, 0, PAGE));
+    }
+    assert_eq!(mappings.runs(), 3);
+    assert!(mappings.begin_flush());
+    assert_eq!(spans(&mappings), [(PAGE, 10 * PAGE - 1)]);
+    drop(mappings.end_flush(true));
+    assert_eq!(mappings.runs(), 0);
+    assert!(map(&mut mappings, PAGE, 0, PAGE) && map(&mut mappings, 9 * PAGE, 0, PAGE));
+}
+
+#[test]
+fn what_is_deferred_twice_is_one() {
+    let mut mappings = Mappings::<Host>::new();
+    for (start, end) in [(4, 6), (10, 12), (5, 11), (12, 13), (3, 4), (0, 1)] {
+        assert!(mappings.defer(start * PAGE, end * PAGE - 1));
+    }
+    assert_eq!(mappings.runs(), 2);
+    assert!(mappings.is_deferred(3 * PAGE, 3 * PAGE) && !mappings.is_deferred(PAGE, 3 * PAGE - 1));
+    assert!(
+        mappings.is_deferred(13 * PAGE - 1, u64::MAX) && !mappings.is_deferred(13 * PAGE, u64::MAX)
+    );
+}
+
+#[test]
+fn without_memory_nothing_is_lost() {
+    let mut mappings = Mappings::new();
+    for i in 0..100 {
+        assert!(map(&mut mappings, i * PAGE, i * PAGE, PAGE));
+    }
+    LEFT.set(Some(0));
+    // Spare nodes, which were freed by coalescing, serve four times.
+    let mut split = 0;
+    for i in (1..99).step_by(2) {
+        split += mappings.remove(i * PAGE, (i + 1) * PAGE - 1) / PAGE;
+    }
+    assert_eq!(split, 4);
+    assert_eq!(
+        runs(&mappings).iter().map(Run::bytes).sum::<u64>(),
+        96 * PAGE
+    );
+    // Ends of a run need none.
+    assert_eq!(mappings.remove(99 * PAGE, 100 * PAGE - 1), PAGE);
+    assert!(!mappings.defer(99 * PAGE, 100 * PAGE - 1));
+    LEFT.set(None);
+    assert!(mappings.defer(99 * PAGE, 100 * PAGE - 1));
+}
+
+/// Every page: where it leads, and the piece it belongs to.
+type Model = BTreeMap<u64, (u64, u64)>;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map { page: u64, pages: u64, phys: u64 },
+    Sg { page: u64, phys: Vec<u64> },
+    Unmap { page: u64, pages: u64, defer: bool },
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..64u64, 1..5u64, 0..64u64)
+            .prop_map(|(page, pages, phys)| Step::Map { page, pages, phys }),
+        // Contiguous as often as not.
+        2 => (0..64u64, prop::collection::vec(0..3u64, 1..6), 0..8u64)
+            .prop_map(|(page, steps, phys)| {
+                let mut at = phys;
+                let phys = steps.iter().map(|step| { at += step; at }).collect();
+                Step::Sg { page, phys }
+            }),
+        4 => (0..64u64, 1..12u64, any::<bool>())
+            .prop_map(|(page, pages, defer)| Step::Unmap { page, pages, defer }),
+        1 => Just(Step::Flush),
+    ]
+}
+
+/// The pieces of the model, in order: start, pages.
+fn pieces(model: &Model) -> Vec<(u64, u64, u64)> {
+    let mut all: Vec<(u64, u64, u64)> = Vec::new();
+    for (page, (phys, piece)) in model {
+        match all.last_mut() {
+            Some((start, _, pages)) if start == piece => *pages += 1,
+            _ => all.push((*page, *phys, 1)),
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn e8_as_the_model(steps in prop::collection::vec(step(), 1..80)) {
+        let mut mappings = Mappings::<Host>::new();
+        let mut model = Model::new();
+        let mut waiting = BTreeMap::new();
+        for step in steps {
+            match step {
+                Step::Map { page, pages, phys } => {
+                    let free = (page..page + pages).all(|p| !model.contains_key(&p) && !waiting.contains_key(&p));
+                    prop_assert_eq!(map(&mut mappings, page * PAGE, phys * PAGE, pages * PAGE), free);
+                    if free {
+                        model.extend((0..pages).map(|i| (page + i, (phys + i, page))));
+                    }
+                }
+                Step::Sg { page, phys } => {
+                    let end = page + phys.len() as u64;
+                    if (page..end).any(|p| model.contains_key(&p) || waiting.contains_key(&p)) {
+                        continue;
+                    }
+                    let mut piece = page;
+                    for (i, phys_page) in (0..).zip(&phys) {
+                        let node = Node::new(run((page + i) * PAGE, phys_page * PAGE, PAGE));
+                        prop_assert!(mappings.insert(Box::new(node)).is_ok());
+                        if i > 0 && phys[i as usize - 1] + 1 != *phys_page {
+                            piece = page + i;
+                        }
+                        model.insert(page + i, (*phys_page, piece));
+                    }
+                    mappings.join(page * PAGE, end * PAGE - 1);
+                    mappings.settle(page * PAGE, end * PAGE - 1);
+                }
+                Step::Unmap { page, pages, defer } => {
+                    let done = mappings.remove(page * PAGE, (page + pages) * PAGE - 1) / PAGE;
+                    // Whole pieces that start there, up to the first hole.
+                    let mut expected = 0;
+                    for (start, _, length) in pieces(&model) {
+                        if start == page + expected && start < page + pages {
+                            expected += length;
+                        }
+                    }
+                    prop_assert_eq!(done, expected);
+                    for p in page..page + done {
+                        model.remove(&p);
+                        if defer {
+                            waiting.insert(p, ());
+                        }
+                    }
+                    if defer && done > 0 {
+                        prop_assert!(mappings.defer(page * PAGE, (page + done) * PAGE - 1));
+                    }
+                }
+                Step::Flush => {
+                    mappings.begin_flush();
+                    let spans = spans(&mappings);
+                    // All that waits, and nothing that is mapped; and no two that could be one.
+                    for p in waiting.keys() {
+                        prop_assert!(spans.iter().any(|(s, l)| *s <= p * PAGE && p * PAGE < *l));
+                    }
+                    for p in model.keys() {
+                        prop_assert!(!spans.iter().any(|(s, l)| *s <= p * PAGE && p * PAGE < *l));
+                    }
+                    for pair in spans.windows(2) {
+                        let mut between = model.keys().map(|p| p * PAGE);
+                        prop_assert!(between.any(|at| pair[0].1 < at && at < pair[1].0));
+                    }
+                    drop(mappings.end_flush(true));
+                    waiting.clear();
+                }
+            }
+            let all = runs(&mappings);
+            let seen: Vec<_> = all
+                .iter()
+                .flat_map(Run::pieces)
+                .map(|p| (p.iova / PAGE, p.phys / PAGE, p.piece / PAGE))
+                .collect();
+            prop_assert_eq!(seen, pieces(&model));
+            prop_assert!(all.iter().all(|run| run.state == State::Told));
+            // Neighbours with pieces of one size are one run.
+            for pair in all.windows(2) {
+                let adjacent = pair[0].last() + 1 == pair[1].iova
+                    && pair[0].phys + pair[0].bytes() == pair[1].phys;
+                prop_assert!(!adjacent || pair[0].piece != pair[1].piece);
+            }
+            for p in 0..80 {
+                prop_assert_eq!(mappings.phys(p * PAGE), model.get(&p).map(|m| m.0 * PAGE));
+            }
+        }
+    }
+}
+
+#[test]
+fn e8_a_million_operations() {
+    let mut rng = SmallRng::seed_from_u64(3);
+    let mut mappings = Mappings::new();
+    let mut model = BTreeMap::new();
+    for _ in 0..1_000_000 {
+        let page = rng.random_range(0..4096u64);
+        if model.remove(&page).is_some() {
+            assert_eq!(mappings.remove(page * PAGE, (page + 1) * PAGE - 1), PAGE);
+        } else {
+            // Contiguous with its neighbours half of the time.
+            let phys = page + if rng.random() { 0 } else { 10_000 };
+            assert!(map(&mut mappings, page * PAGE, phys * PAGE, PAGE));
+            model.insert(page, phys);
+        }
+    }
+    let pages = runs(&mappings)
+        .iter()
+        .map(|run| u64::from(run.count))
+        .sum::<u64>();
+    assert_eq!(pages, model.len() as u64);
+    for (page, phys) in &model {
+        assert_eq!(mappings.phys(page * PAGE), Some(phys * PAGE));
+    }
+}
+
+/// What the core gives to a driver in one call of what is left to map or unmap: bytes of a page, and how
+/// many. Written from what `iommu_map()` and `iommu_unmap()` were seen to do.
+fn one_call(sizes: u64, iova: u64, phys: u64, left: u64) -> (u64, u64) {
+    let fits = |bit: &u32| {
+        let bytes = 1u64 << bit;
+        sizes & bytes != 0 && bytes <= left && (iova | phys) % bytes == 0
+    };
+    let bit = (0..64).rev().find(fits).expect("no page fits");
+    let (page, mut bytes) = (1u64 << bit, left);
+    if let Some(next) = (bit + 1..64)
+        .map(|bit| 1u64 << bit)
+        .find(|next| sizes & next != 0)
+    {
+        let before = next - (iova | phys) % next;
+        // Small pages up to where a larger one fits.
+        if (iova ^ phys) % next == 0 && before.checked_add(next).is_some_and(|end| end <= left) {
+            bytes = before;
+        }
+    }
+    (page, bytes / page)
+}
+
+/// Segments as the core maps them, each with as many calls as it takes; then they are told.
+fn core_maps(mappings: &mut Mappings<Host>, sizes: u64, iova: u64, segments: &[(u64, u64)]) {
+    let mut at = iova;
+    for (phys, bytes) in segments {
+        let mut done = 0;
+        while done < *bytes {
+            let (page, count) = one_call(sizes, at, phys + done, bytes - done);
+            let new = Box::new(Node::new(run(at, phys + done, page * count)));
+            assert!(mappings.insert(new).is_ok());
+            done += page * count;
+            at += page * count;
+        }
+    }
+    mappings.join(iova, at - 1);
+    mappings.settle(iova, at - 1);
+}
+
+/// As the core unmaps: it stops when nothing was done, and what was done counts.
+fn core_unmaps(mappings: &mut Mappings<Host>, sizes: u64, iova: u64, bytes: u64) -> u64 {
+    let mut done = 0;
+    while done < bytes {
+        let at = iova + done;
+        let (page, count) = one_call(sizes, at, at, bytes - done);
+        match mappings.remove(at, at + page * count - 1) {
+            0 => break,
+            more => done += more,
+        }
+    }
+    done
+}
+
+/// QEMU's, and what others may offer.
+const SIZES: [u64; 4] = [!0xfff, 0x1000, 0x20_1000, 0x1000 | 1 << 16 | 1 << 30];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn the_core_unmaps_all_that_it_maps(
+        sizes in prop::sample::select(&SIZES[..]),
+        lists in prop::collection::vec(
+            (0..4u64, prop::collection::vec((0..70u64, 1..40u64, any::<bool>()), 1..8)),
+            1..8,
+        ),
+        order in any::<u64>(),
+    ) {
+        let mut mappings = Mappings::<Host>::new();
+        let mut mapped = Vec::new();
+        let mut iova = 0;
+        for (gap, list) in lists {
+            iova += gap * PAGE;
+            let mut phys = 0;
+            let segments: Vec<(u64, u64)> = list
+                .iter()
+                .map(|(step, pages, follows)| {
+                    // Half of them follow the one before.
+                    let start = if *follows { phys } else { phys + step * PAGE };
+                    phys = start + pages * PAGE;
+                    (start, pages * PAGE)
+                })
+                .collect();
+            let bytes = segments.iter().map(|segment| segment.1).sum::<u64>();
+            core_maps(&mut mappings, sizes, iova, &segments);
+            mapped.push((iova, bytes));
+            iova += bytes;
+        }
+        mapped.shuffle(&mut SmallRng::seed_from_u64(order));
+        for (iova, bytes) in mapped {
+            prop_assert_eq!(core_unmaps(&mut mappings, sizes, iova, bytes), bytes);
+            prop_assert_eq!(mappings.phys(iova), None);
+        }
+        prop_assert_eq!(mappings.runs(), 0);
+    }
+}
+
+#[test]
+fn three_pages_go_with_the_first_two() {
+    let mut mappings = Mappings::<Host>::new();
+    core_maps(&mut mappings, SIZES[0], 0x10_0000, &[(0x80_0000, 3 * PAGE)]);
+    assert_eq!(mappings.runs(), 1);
+    // The core asks for two pages first, as they are one of its sizes.
+    assert_eq!(
+        one_call(SIZES[0], 0x10_0000, 0x10_0000, 3 * PAGE),
+        (2 * PAGE, 1)
+    );
+    assert_eq!(
+        mappings.remove(0x10_0000, 0x10_0000 + 2 * PAGE - 1),
+        3 * PAGE
+    );
+    assert_eq!(mappings.runs(), 0);
+}
