@@ -15,13 +15,18 @@
 //! the hardware may have seen either. When 5 fails, the old ones are leaked. What is
 //! leaked stays with its flushers, so that they do not free anything either.
 //!
+//! A unit that keeps no table (`remote`) is told the domain's mappings in step 3, and step 4 is done before
+//! flushers can run again. Nobody relies on an endpoint that is about to leave, or whose step 4 failed.
+//! When the old entry is acknowledged after that, nothing is leaked: the unit has answered both.
+//!
 //! A device that is parked goes through the same steps, but to a default domain its entry
 //! is blocked instead.
 
 use crate::{
     attached::{
         self,
-        Node, //
+        Node,
+        Nodes, //
     },
     batch::Batch,
     bindings,
@@ -42,8 +47,10 @@ use crate::{
     invalidation::Invalidation,
     locked::Locked,
     pci::Function,
+    pt::PageTable,
     queue::Synced,
-    raw, //
+    raw,
+    remote, //
 };
 use kernel::{
     prelude::*,
@@ -70,6 +77,59 @@ pub(crate) fn program_static<D: Driver>(
     let mut batch = Batch::<D>::new(&endpoint.unit);
     program(endpoint, target, &mut batch);
     batch.sync()
+}
+
+/// Programs the entry of an endpoint that is on a domain's list, and waits.
+///
+/// A unit that is told of mappings is told them before the list is unlocked. If it fails nobody relies on
+/// the endpoint being there.
+fn reprogram<D: Driver>(
+    endpoint: &Arc<Endpoint<D>>,
+    target: &Target<'_, D>,
+    domain: &Domain<D>,
+    tag: &Arc<D::Tag>,
+    after: impl FnOnce(&mut Batch<'_, D>),
+) -> Result<Synced> {
+    let mut batch = Batch::<D>::new(&endpoint.unit);
+    if D::Table::IS_REMOTE {
+        let mut nodes = domain.attached.lock();
+        tell(endpoint, target, domain, tag, &mut nodes, &mut batch);
+        let told = batch
+            .sync_in_place()
+            .and_then(|proof| inject::fails_atomic("attach.told").map(|()| proof));
+        if told.is_err() {
+            attached::set_live(&mut nodes, endpoint, tag, false);
+        }
+        told
+    } else {
+        program(endpoint, target, &mut batch);
+        after(&mut batch);
+        batch.sync()
+    }
+}
+
+/// Programs the entry, and adds what tells the unit of the domain's mappings.
+fn tell<D: Driver>(
+    endpoint: &Arc<Endpoint<D>>,
+    target: &Target<'_, D>,
+    domain: &Domain<D>,
+    tag: &Arc<D::Tag>,
+    nodes: &mut Nodes<D>,
+    batch: &mut Batch<'_, D>,
+) {
+    let live = matches!(target, Target::Paging { .. });
+    attached::set_live(nodes, endpoint, tag, live);
+    program(endpoint, target, batch);
+    if let Some(remote) = domain.table().remote().filter(|_| live) {
+        remote::fill(nodes, remote, endpoint, &endpoint.unit, tag, batch);
+    }
+}
+
+/// The endpoint is about to be put elsewhere: nobody is to rely on its tag meanwhile.
+fn leave<D: Driver>(endpoint: &Arc<Endpoint<D>>, state: &State<D>) {
+    if let State::Paging(at) = state {
+        attached::set_live(&mut at.domain.attached.lock(), endpoint, &at.tag, false);
+    }
 }
 
 /// What is programmed for a default domain: nothing gets through while the device is
@@ -206,16 +266,31 @@ pub(crate) fn paging<D: Driver>(
     let node = Node {
         endpoint: endpoint.clone(),
         tag: tag.clone(),
+        live: false,
     };
     let target = paging_target(device, place.parked, &domain, &tag);
     inject::reach("attach.pre_hw", Some(dev.as_device()))?;
-    let mut batch = Batch::<D>::new(unit);
-    attached::insert(&domain.attached, node, || {
-        program(endpoint, &target, &mut batch);
-    })?;
+    let sent = if D::Table::IS_REMOTE {
+        // Room first: what fails up to here has changed nothing.
+        attached::insert(&domain.attached, node, || ())?;
+        leave(endpoint, &place.state);
+        reprogram(endpoint, &target, &domain, &tag, |_| {})
+    } else {
+        let mut batch = Batch::<D>::new(unit);
+        attached::insert(&domain.attached, node, || {
+            program(endpoint, &target, &mut batch);
+        })?;
+        batch.sync()
+    };
 
-    if let Err(e) = batch.sync() {
-        undo(device, &place);
+    if let Err(e) = sent {
+        let proof = undo(device, &place);
+        if let Some(proof) = proof.filter(|_| D::Table::IS_REMOTE) {
+            // The unit has put the endpoint elsewhere again, so it has nothing of the new domain.
+            pr_err!("{}: attach was refused ({})\n", &*device.name, e.to_errno());
+            attached::remove(&domain.attached, endpoint, &tag, proof);
+            return Err(e);
+        }
         pr_err!(
             "{}: attach was not acknowledged ({}): leaking the new page table\n",
             &*device.name,
@@ -232,16 +307,24 @@ pub(crate) fn paging<D: Driver>(
     Ok(())
 }
 
-/// Puts back the entry of the state that an attach was to leave.
-fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) {
+/// Puts back the entry of the state that an attach was to leave. Gives the proof that the unit uses
+/// it; without one, with a message.
+fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) -> Option<Synced> {
     // Before the first attach there is no entry to go back to; blocked is safe.
     let target = target_of(device, place).unwrap_or(Target::Blocked);
-    if program_static(&device.endpoint, &target).is_err() {
-        pr_err!(
-            "{}: the old translation was put back, but not acknowledged\n",
-            &*device.name
-        );
-    }
+    let endpoint = &device.endpoint;
+    let undone = match &place.state {
+        State::Paging(at) => reprogram(endpoint, &target, &at.domain, &at.tag, |_| {}),
+        _ => program_static(endpoint, &target),
+    };
+    undone
+        .inspect_err(|_| {
+            pr_err!(
+                "{}: the old translation was put back, but not acknowledged\n",
+                &*device.name
+            );
+        })
+        .ok()
 }
 
 /// Moves the device to the identity or the blocked domain.
@@ -266,6 +349,7 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         _ => Target::Blocked,
     };
     let _ = inject::reach("attach.pre_hw", Some(dev.as_device()));
+    leave(&device.endpoint, &place.state);
     if let Err(e) = program_static(&device.endpoint, &target) {
         pr_err!(
             "{}: change to a fixed translation was not acknowledged ({})\n",
@@ -301,6 +385,7 @@ pub(crate) fn release<D: Driver>(device: &Device<D>, dev: &kernel::device::Devic
     let _ = inject::reach("release.pre", Some(dev));
     let mut place = device.place.lock();
     let old = core::mem::replace(&mut place.state, State::Released);
+    leave(&device.endpoint, &old);
     if matches!(old, State::Paging(_)) {
         if let Err(e) = program_static(&device.endpoint, &Target::Blocked) {
             pr_err!(
@@ -325,13 +410,14 @@ fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
         return;
     };
     let endpoint = &device.endpoint;
-    let mut batch = Batch::<D>::new(&endpoint.unit);
-    program(endpoint, &target, &mut batch);
-    if let State::Paging(at) = &place.state {
-        // No tag is retired here, which would bring this with it.
-        D::invalidate(&endpoint.unit, &at.tag, &Invalidation::All, &mut batch);
-    }
-    if let Err(e) = batch.sync() {
+    let done = match &place.state {
+        State::Paging(at) => reprogram(endpoint, &target, &at.domain, &at.tag, |batch| {
+            // No tag is retired here, which would bring this with it.
+            D::invalidate(&endpoint.unit, &at.tag, &Invalidation::All, batch);
+        }),
+        _ => program_static(endpoint, &target),
+    };
+    if let Err(e) = done {
         pr_err!(
             "{}: a change of its driver was not acknowledged ({})\n",
             &*device.name,
@@ -360,9 +446,14 @@ pub(crate) fn dma_cleanup<D: Driver>(device: &Device<D>) {
         return;
     };
     let endpoint = &device.endpoint;
-    let mut batch = Batch::<D>::new(&endpoint.unit);
-    D::dma_cleanup(&endpoint.unit, &endpoint.facts, &at.tag, &mut batch);
-    if let Err(e) = batch.sync() {
+    let done = if D::Table::IS_REMOTE {
+        at.domain.flush(&Invalidation::All)
+    } else {
+        let mut batch = Batch::<D>::new(&endpoint.unit);
+        D::dma_cleanup(&endpoint.unit, &endpoint.facts, &at.tag, &mut batch);
+        batch.sync()
+    };
+    if let Err(e) = done {
         pr_err!(
             "{}: what its driver had unmapped may still be reachable ({})\n",
             &*device.name,

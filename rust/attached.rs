@@ -23,6 +23,16 @@ use kernel::{
 pub(crate) struct Node<D: Driver> {
     pub(crate) endpoint: Arc<Endpoint<D>>,
     pub(crate) tag: Arc<D::Tag>,
+    /// The endpoint is there to stay: the unit has the tag's mappings if it was told of them. Not so
+    /// while the endpoint is about to leave, or is blocked on the domain. Matters to units that are
+    /// told of mappings only.
+    pub(crate) live: bool,
+}
+
+impl<D: Driver> Node<D> {
+    fn is(&self, endpoint: &Arc<Endpoint<D>>, tag: &Arc<D::Tag>) -> bool {
+        Arc::ptr_eq(&self.endpoint, endpoint) && Arc::ptr_eq(&self.tag, tag)
+    }
 }
 
 /// Nodes of one unit stand next to each other, so that their commands go out in
@@ -77,7 +87,20 @@ fn grow<D: Driver>(list: &SpinLockIrq<Nodes<D>>, wanted: usize) -> Result {
     Ok(())
 }
 
-/// Takes the endpoint's node for `tag` out, with proof that the hardware neither uses
+/// Says whether the endpoint's nodes for `tag` are [`live`](Node::live). There are several where an
+/// attach failed and left one. Context: atomic.
+pub(crate) fn set_live<D: Driver>(
+    nodes: &mut [Node<D>],
+    endpoint: &Arc<Endpoint<D>>,
+    tag: &Arc<D::Tag>,
+    live: bool,
+) {
+    for node in nodes.iter_mut().filter(|node| node.is(endpoint, tag)) {
+        node.live = live;
+    }
+}
+
+/// Takes the endpoint's nodes for `tag` out, with proof that the hardware neither uses
 /// the tag for the endpoint nor has anything cached under it.
 ///
 /// Context: may sleep (memory is freed).
@@ -87,14 +110,16 @@ pub(crate) fn remove<D: Driver>(
     tag: &Arc<D::Tag>,
     _proof: Synced,
 ) {
-    let mut nodes = list.lock();
-    let at = nodes
-        .iter()
-        .position(|n| Arc::ptr_eq(&n.endpoint, endpoint) && Arc::ptr_eq(&n.tag, tag));
-    let node = at.and_then(|at| nodes.remove(at).ok());
-    drop(nodes);
-    // Dropped without the lock: it may be the last reference to the tag.
-    drop(node);
+    loop {
+        let mut nodes = list.lock();
+        let at = nodes.iter().position(|node| node.is(endpoint, tag));
+        let node = at.and_then(|at| nodes.remove(at).ok());
+        drop(nodes);
+        // Dropped without the lock: it may be the last reference to the tag.
+        if node.is_none() {
+            return;
+        }
+    }
 }
 
 /// The tag that the domain already has on a unit.

@@ -22,6 +22,7 @@ use crate::{
         PageTable, //
     },
     queue::Synced,
+    remote,
     unit::UnitRef, //
 };
 use kernel::{
@@ -131,8 +132,7 @@ impl<D: Driver> Domain<D> {
 
     /// The domain's `iommu_domain`, for the core's fields.
     pub(crate) fn as_iommu_domain(&self) -> *mut bindings::iommu_domain {
-        // `pt_iommu` starts with the domain.
-        self.table.as_pt_iommu().cast()
+        self.table.as_iommu_domain()
     }
 
     /// The table itself.
@@ -194,6 +194,9 @@ impl<D: Driver> Domain<D> {
 
     /// Invalidates `what` wherever the domain is cached. Context: atomic.
     pub(crate) fn flush(&self, what: &Invalidation) -> Result<Synced> {
+        if let Some(remote) = self.table.remote() {
+            return remote::flush(self, remote, what);
+        }
         if self.copied.is_none() {
             return attached::flush(&self.attached, what);
         }

@@ -13,22 +13,38 @@ use crate::{
     ops,
     pci::Function,
     pt::PageTable,
-    raw, //
+    raw,
+    remote, //
 };
 use kernel::{
+    alloc::Flags,
+    bits::bit_u32,
     error::from_result,
     prelude::*,
     sync::Arc, //
 };
 
 /// Operations of paging domains. The core maps and unmaps through the table itself
-/// (generic_pt), so these hold only what concerns caches and attachment.
+/// (generic_pt), so these hold only what concerns caches and attachment; but for units that are
+/// told of mappings.
 pub(crate) const fn paging<D: Driver>(announce: bool) -> bindings::iommu_domain_ops {
     bindings::iommu_domain_ops {
         attach_dev: Some(attach_paging::<D>),
         flush_iotlb_all: Some(flush_iotlb_all::<D>),
-        iotlb_sync_map: if announce {
+        iotlb_sync_map: if D::Table::IS_REMOTE {
+            Some(remote_sync_map::<D>)
+        } else if announce {
             Some(iotlb_sync_map::<D>)
+        } else {
+            None
+        },
+        map_pages: if D::Table::IS_REMOTE {
+            Some(map_pages::<D>)
+        } else {
+            None
+        },
+        unmap_pages: if D::Table::IS_REMOTE {
+            Some(unmap_pages::<D>)
         } else {
             None
         },
@@ -166,6 +182,95 @@ unsafe extern "C" fn iotlb_sync_map<D: Driver>(
             // A table may have been added above the new leaf entries.
             leaf_only: false,
         })?;
+        Ok(0)
+    })
+}
+
+/// The `kernel` crate's flags for the core's. It has none for callers that may sleep, but not wait for I/O
+/// or file systems: they are served as those that may not sleep.
+fn flags(gfp: bindings::gfp_t) -> Flags {
+    let any = [
+        bindings::___GFP_DIRECT_RECLAIM_BIT,
+        bindings::___GFP_IO_BIT,
+        bindings::___GFP_FS_BIT,
+    ];
+    let has = |bit| gfp & bit_u32(bit) != 0;
+    match (any.into_iter().all(has), has(bindings::___GFP_ACCOUNT_BIT)) {
+        (true, true) => GFP_KERNEL_ACCOUNT,
+        (true, false) => GFP_KERNEL,
+        (false, _) => GFP_ATOMIC | __GFP_NOWARN,
+    }
+}
+
+/// `iommu_domain_ops::map_pages`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
+unsafe extern "C" fn map_pages<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    phys: bindings::phys_addr_t,
+    size: usize,
+    count: usize,
+    prot: c_int,
+    gfp: bindings::gfp_t,
+    mapped: *mut usize,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The core holds its reference over the call.
+        let domain = unsafe { Domain::<D>::borrow(domain) };
+        let remote = domain.table().remote().ok_or(ENODEV)?;
+        let bytes = size.checked_mul(count).ok_or(EINVAL)?;
+        // CAST: A few bits.
+        let prot = prot as u32;
+        let (iova, bytes) = (iova as u64, bytes as u64);
+        remote::map(domain, remote, iova, phys, bytes, prot, flags(gfp))?;
+        // SAFETY: The core passes a place for the number of bytes.
+        unsafe { *mapped = size * count };
+        Ok(0)
+    })
+}
+
+/// `iommu_domain_ops::unmap_pages`.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
+unsafe extern "C" fn unmap_pages<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    size: usize,
+    count: usize,
+    gather: *mut bindings::iommu_iotlb_gather,
+) -> usize {
+    // SAFETY: The core holds its reference over the call.
+    let domain = unsafe { Domain::<D>::borrow(domain) };
+    // SAFETY: The core passes a gather that is its own stack's.
+    let gather = unsafe { Gather::from_raw(gather) };
+    let bytes = size.saturating_mul(count) as u64;
+    match domain.table().remote() {
+        // CAST: 64 bits both.
+        Some(remote) => remote::unmap(domain, remote, iova as u64, bytes, gather) as usize,
+        None => 0,
+    }
+}
+
+/// `iommu_domain_ops::iotlb_sync_map` of domains whose units are told of mappings.
+///
+/// # Safety
+///
+/// Called by the IOMMU core as this operation.
+unsafe extern "C" fn remote_sync_map<D: Driver>(
+    domain: *mut bindings::iommu_domain,
+    iova: c_ulong,
+    size: usize,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The core holds its reference over the call.
+        let domain = unsafe { Domain::<D>::borrow(domain) };
+        let remote = domain.table().remote().ok_or(ENODEV)?;
+        remote::announce(domain, remote, iova as u64, size as u64)?;
         Ok(0)
     })
 }

@@ -11,6 +11,7 @@ use crate::{
     batch::Batch,
     invalidation::Invalidation,
     locked::Locked,
+    mappings::Run,
     ops::HasOps,
     pt::{
         PageTable,
@@ -159,6 +160,15 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     ) {
         Self::invalidate(unit, tag, &Invalidation::All, batch);
     }
+
+    /// Adds to `batch` what tells the unit of a mapping. For units that keep no table
+    /// ([`Remote`](crate::pt::Remote)); such a unit is made to forget with
+    /// [`invalidate`](Self::invalidate), which is never asked to forget a part of what it was told.
+    ///
+    /// The tag's domain is there: an endpoint was put into it, by [`program`](Self::program).
+    ///
+    /// Context: atomic.
+    fn map(_unit: &Self::Unit, _tag: &Self::Tag, _run: &Run, _batch: &mut Batch<'_, Self>) {}
 
     /// The queue that takes the unit's commands.
     ///

@@ -7,8 +7,14 @@ use crate::{
     driver::Driver,
     named,
     pci::Function,
-    policy::settings,
-    pt::walk::Range,
+    policy::{
+        name::Overlay,
+        settings, //
+    },
+    pt::{
+        walk::Range,
+        PageTable, //
+    },
     raw,
     unit::UnitRef, //
 };
@@ -160,7 +166,7 @@ impl<D: Driver> Device<D> {
                 endpoint,
                 group_size: Atomic::new(1),
                 trusted: Function::from_device(dev).is_none_or(|function| !function.is_untrusted()),
-                overlay: Atomic::new(settings::overlay() as u32),
+                overlay: Atomic::new(Self::first_overlay() as u32),
                 single_queue: Atomic::new(settings::single_queue()),
                 max_age_ms: Atomic::new(settings::max_age_ms()),
                 has_attributes: Atomic::new(false),
@@ -177,6 +183,14 @@ impl<D: Driver> Device<D> {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// What the module's parameter says, as far as it is for this kind of unit.
+    fn first_overlay() -> Overlay {
+        match settings::overlay() {
+            Overlay::Lazy if D::Table::IS_REMOTE => Overlay::None,
+            overlay => overlay,
+        }
     }
 
     fn identity_of(dev: &device::Device) -> usize {

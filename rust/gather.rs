@@ -43,6 +43,38 @@ impl Gather<'_> {
         })
     }
 
+    /// Whether the core flushes later, and then all of the domain.
+    pub(crate) fn is_queued(&self) -> bool {
+        // SAFETY: Valid by `from_raw`.
+        unsafe { (*self.raw).queued }
+    }
+
+    /// Adds addresses, first and last, that follow what is there or come before it. `false`, and
+    /// nothing is added, if there is a gap.
+    pub(crate) fn add(&mut self, start: u64, last: u64) -> bool {
+        // SAFETY: Valid by `from_raw`.
+        let gather = unsafe { &mut *self.raw };
+        // CAST: 64 bits both.
+        let (start, last) = (start as usize, last as usize);
+        if gather.start > gather.end {
+            (gather.start, gather.end) = (start, last);
+        } else if gather.end.checked_add(1) == Some(start) {
+            gather.end = last;
+        } else if last.checked_add(1) == Some(gather.start) {
+            gather.start = start;
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Takes all addresses out.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: Valid by `from_raw`.
+        let gather = unsafe { &mut *self.raw };
+        (gather.start, gather.end) = (usize::MAX, 0);
+    }
+
     /// Whether only leaf entries changed.
     fn no_tables(&self) -> bool {
         // SAFETY: Valid by `from_raw`; the list was initialised with the gather.

@@ -49,6 +49,7 @@ pub mod ratelimit;
 mod raw;
 pub mod registration;
 mod registry;
+mod remote;
 pub mod resv;
 pub mod ring;
 pub mod scatter;

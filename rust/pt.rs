@@ -16,6 +16,7 @@ use kernel::prelude::*;
 
 mod amdv1;
 pub mod host;
+mod remote;
 pub mod second_stage;
 mod vtdss;
 pub mod walk;
@@ -24,6 +25,11 @@ pub use self::amdv1::{
     AmdV1,
     AmdV1Config,
     AmdV1Root, //
+};
+pub(crate) use self::remote::Nodes;
+pub use self::remote::{
+    Remote,
+    RemoteConfig, //
 };
 pub use self::vtdss::{
     Vtdss,
@@ -58,8 +64,25 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     /// Where entries are to point.
     fn root(&self) -> Self::Root;
 
+    /// NULL if it is none of generic_pt's.
     #[doc(hidden)]
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu;
+
+    /// The domain that it starts with, as `pt_iommu` does.
+    #[doc(hidden)]
+    fn as_iommu_domain(&self) -> *mut bindings::iommu_domain {
+        self.as_pt_iommu().cast()
+    }
+
+    /// Whether units are told of mappings instead of reading them.
+    #[doc(hidden)]
+    const IS_REMOTE: bool = false;
+
+    /// The mappings, if units are told of them.
+    #[doc(hidden)]
+    fn remote(&self) -> Option<&Remote> {
+        None
+    }
 
     /// Visits what the table maps, as [`walk::walk`] does; at most `tables` tables of
     /// it.
@@ -100,10 +123,13 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that
     /// is no domain's (a driver's own identity table).
     ///
-    /// Context: may sleep. Errors: `ENOMEM`, `EADDRINUSE`, `ERANGE`; what was mapped
-    /// before the error stays until the table is dropped.
+    /// Context: may sleep. Errors: `ENOMEM`, `EADDRINUSE`, `ERANGE`, `EOPNOTSUPP` where there is no
+    /// table; what was mapped before the error stays until the table is dropped.
     fn map_own(self: Pin<&mut Self>, iova: u64, phys: u64, len: u64) -> Result {
         let pt = self.as_pt_iommu();
+        if pt.is_null() {
+            return Err(EOPNOTSUPP);
+        }
         // SAFETY: `new` initialised the table, and `ops` is constant from then on.
         let ops = unsafe { (*pt).ops };
         // SAFETY: `ops` points to the format's static operations in the kernel image.

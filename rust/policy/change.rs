@@ -29,7 +29,8 @@ use crate::{
         Member, //
     },
     invalidation::Invalidation,
-    pci::Function, //
+    pci::Function,
+    pt::PageTable, //
 };
 use kernel::{
     bindings,
@@ -202,7 +203,7 @@ fn set_overlay<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: 
 
 /// Gives the device another policy.
 ///
-/// Errors: `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes a new default
+/// Errors: `EOPNOTSUPP` for `lazy` where units keep no table; `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes a new default
 /// domain, or operations that this driver's device cannot be given now; `EACCES` without the rights to
 /// change a group's type; `ENODEV`, `ENOMEM`; what a flush has that failed, and the policy is changed then. Else it is
 /// not, but that for want of memory a group may have become a strict or a queued one.
@@ -221,6 +222,9 @@ pub(super) fn change<D: Driver>(
     let base = group_type::read(function.as_device(), single)?;
     let used = in_use(&member.group.members.lock());
     let plan = plan(base, single, used, policy);
+    if D::Table::IS_REMOTE && plan.overlay == Overlay::Lazy {
+        return Err(EOPNOTSUPP);
+    }
     // The core refuses it too, but of several steps only those that need a new domain.
     if plan.new_domain && (used || is_claimed(&member.device)) {
         return Err(EBUSY);

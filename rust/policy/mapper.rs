@@ -24,6 +24,7 @@ use crate::{
     ops::Ops,
     pci::Function,
     peek::peek,
+    pt::PageTable,
     raw, //
 };
 use kernel::{
@@ -161,9 +162,13 @@ impl<D: Driver> Mapper<D> {
 
     /// Makes the window, if there is none.
     ///
-    /// Errors: `ENOMEM`, `ENOSPC`, and what the core says. Context: may sleep; the lock of the group's
-    /// members is held, and a driver uses the DMA API.
+    /// Errors: `ENOMEM`, `ENOSPC`, and what the core says; `EOPNOTSUPP` where there is no table that a
+    /// window could be a part of. Context: may sleep; the lock of the group's members is held, and a
+    /// driver uses the DMA API.
     pub(super) fn make_window(&self) -> Result {
+        if D::Table::IS_REMOTE {
+            return Err(EOPNOTSUPP);
+        }
         if self.window().is_some() {
             return Ok(());
         }
