@@ -24,7 +24,10 @@ use crate::{
         UnitRef, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    device::Device,
+    prelude::*, //
+};
 
 /// What an endpoint's entry is to say.
 pub enum Target<'a, D: Driver> {
@@ -72,6 +75,14 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     type Queue: CommandQueue;
     /// Page table format.
     type Table: PageTable;
+
+    /// The device that firmware's own description of endpoints names as their unit, if the kernel
+    /// reads that description too (VIOT): it then asks for an endpoint only who was registered with it.
+    ///
+    /// Context: may sleep.
+    fn device(_unit: &Self::Unit) -> Option<&Device> {
+        None
+    }
 
     /// Finds the unit of a new device and collects what is needed to drive it.
     ///

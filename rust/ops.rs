@@ -409,10 +409,11 @@ unsafe extern "C" fn domain_alloc_paging_flags<D: Driver>(
 ///
 /// `unit` stays where it is until [`unregister`]; its sysfs device exists.
 pub(crate) unsafe fn register<D: Driver>(unit: &UnitRef<D>) -> Result {
+    let device = D::device(unit).map_or(core::ptr::null_mut(), raw::as_raw);
     // SAFETY: The unit is initialised and stays, by the contract; the operations are
     // static. Firmware-described units have no device of their own: NULL.
     to_result(unsafe {
-        bindings::iommu_device_register(unit.as_raw(), D::ops().iommu_ops(), core::ptr::null_mut())
+        bindings::iommu_device_register(unit.as_raw(), D::ops().iommu_ops(), device)
     })
 }
 
