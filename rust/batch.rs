@@ -22,12 +22,24 @@ use kernel::{
 /// or detached.
 pub(crate) static ELSEWHERE: Quiet<Atomic<u64>> = Quiet::new(Atomic::new(0));
 
-/// Commands that fit before a batch submits early. It lives on the stack of the
-/// flush path, which mostly has one: so few that no call is needed to clear it.
-const CAPACITY: usize = 6;
-
 /// A command of a driver's queue.
 type Command<D> = <<D as Driver>::Queue as CommandQueue>::Command;
+
+/// Room for commands of a driver's queue.
+type RoomOf<D> = <<D as Driver>::Queue as CommandQueue>::Room;
+
+/// An array of commands.
+pub trait Room<C>: AsRef<[C]> + AsMut<[C]> {
+    /// None yet.
+    fn new() -> Self;
+}
+
+impl<C: Copy + Default, const N: usize> Room<C> for [C; N] {
+    #[inline]
+    fn new() -> Self {
+        [C::default(); N]
+    }
+}
 
 /// The one way from commands to a proof: through the unit's own queue.
 fn submit<D: Driver>(unit: &D::Unit, commands: &[Command<D>]) -> Result<Synced> {
@@ -42,7 +54,7 @@ fn submit<D: Driver>(unit: &D::Unit, commands: &[Command<D>]) -> Result<Synced> 
 #[must_use = "commands reach the hardware only by sync()"]
 pub struct Batch<'u, D: Driver> {
     unit: &'u D::Unit,
-    commands: [Command<D>; CAPACITY],
+    commands: RoomOf<D>,
     used: usize,
     early: Result,
     under_way: Option<UnderWay<'static, Atomic<u64>>>,
@@ -63,7 +75,7 @@ impl<'u, D: Driver> Batch<'u, D> {
         Self {
             unit,
             under_way: None,
-            commands: [Command::<D>::default(); CAPACITY],
+            commands: Room::new(),
             used: 0,
             early: Ok(()),
         }
@@ -74,12 +86,12 @@ impl<'u, D: Driver> Batch<'u, D> {
     ///
     /// Context: atomic.
     pub fn push(&mut self, command: Command<D>) {
-        if self.used == CAPACITY {
-            let sent = submit::<D>(self.unit, &self.commands).map(|_| ());
+        if self.used == self.commands.as_ref().len() {
+            let sent = submit::<D>(self.unit, self.commands.as_ref()).map(|_| ());
             self.early = self.early.and(sent);
             self.used = 0;
         }
-        if let Some(place) = self.commands.get_mut(self.used) {
+        if let Some(place) = self.commands.as_mut().get_mut(self.used) {
             *place = command;
             self.used += 1;
         }
@@ -95,7 +107,7 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// [`Self::sync`] where a copy of the batch would be much of what it costs; nothing is left in it.
     pub(crate) fn sync_in_place(&mut self) -> Result<Synced> {
         let used = core::mem::take(&mut self.used);
-        let synced = submit::<D>(self.unit, self.commands.get(..used).unwrap_or(&[]));
+        let synced = submit::<D>(self.unit, self.commands.as_ref().get(..used).unwrap_or(&[]));
         let early = core::mem::replace(&mut self.early, Ok(()));
         let synced = early.and(synced);
         if let (Err(_), Some(under_way)) = (&synced, self.under_way.take()) {

@@ -62,6 +62,7 @@ use kernel::{
 };
 
 use crate::{
+    batch::Room,
     bindings,
     named,
     pages::{
@@ -98,6 +99,11 @@ pub trait CommandQueue: Send + Sync + private::Sealed {
     /// One command.
     type Command: Copy + Default;
 
+    /// Room for the commands that a batch collects before it submits early. It lives on the stack of the
+    /// flush path: a queue whose commands cost little each has room for few, so that no call is needed to
+    /// clear it.
+    type Room: Room<Self::Command>;
+
     /// Has the hardware do `commands`, in order, and waits until they are done; none
     /// are done at once.
     ///
@@ -113,6 +119,7 @@ impl<H: QueueHw> private::Sealed for Queue<H> {}
 
 impl<H: QueueHw> CommandQueue for Queue<H> {
     type Command = [u64; 2];
+    type Room = [Self::Command; 6];
 
     fn submit(&self, commands: &[[u64; 2]]) -> Result<Synced> {
         Queue::submit(self, commands)
