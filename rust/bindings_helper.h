@@ -4,5 +4,7 @@
 #include <linux/dma-map-ops.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/scatterlist.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
 #include <linux/vmalloc.h>
 #include "shim.h"

@@ -62,6 +62,7 @@ pub mod takeover;
 pub mod threads;
 mod timer;
 pub mod unit;
+pub mod virtio;
 
 module! {
     type: Framework,

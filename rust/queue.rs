@@ -81,13 +81,19 @@ use crate::{
 
 /// Proof that the hardware has acknowledged everything that was submitted before.
 ///
-/// Only this file makes one, which is what frees table memory and reuses tags.
+/// Only queues make one (this file and `virtio/requests.rs`), which is what frees table memory and
+/// reuses tags.
 #[must_use = "without it, nothing that was invalidated may be freed"]
 pub struct Synced(());
 
 impl Synced {
     /// The proof for what no hardware has heard of, so that none can have cached it.
     pub(crate) fn nothing_cached() -> Self {
+        Self(())
+    }
+
+    /// The proof of another queue of this crate, which was answered.
+    pub(crate) fn acknowledged() -> Self {
         Self(())
     }
 }
@@ -114,6 +120,7 @@ pub trait CommandQueue: Send + Sync + private::Sealed {
 mod private {
     pub trait Sealed {}
 }
+pub(crate) use self::private::Sealed;
 
 impl<H: QueueHw> private::Sealed for Queue<H> {}
 

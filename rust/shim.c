@@ -15,6 +15,8 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sysfs.h>
+#include <linux/virtio.h>
+#include <linux/virtio_config.h>
 #include <linux/vmalloc.h>
 #include "shim.h"
 
@@ -467,3 +469,79 @@ void rust_iommu_attributes_remove(struct rust_iommu_attributes *attributes, stru
 	sysfs_remove_group(&dev->kobj, &attributes->group);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_attributes_remove);
+
+void rust_iommu_virtio_clear_feature(struct virtio_device *vdev, unsigned int bit)
+{
+	__virtio_clear_bit(vdev, bit);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_clear_feature);
+
+void rust_iommu_virtio_config_read(struct virtio_device *vdev, unsigned int offset, void *to,
+				   size_t bytes)
+{
+	size_t words = bytes / 4;
+
+	/* Each field is to be read in its own width, or in words of 32 bits if it has 64. */
+	__virtio_cread_many(vdev, offset, to, words, 4);
+	virtio_cread_bytes(vdev, offset + words * 4, to + words * 4, bytes % 4);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_config_read);
+
+void rust_iommu_virtio_config_write(struct virtio_device *vdev, unsigned int offset, u8 value)
+{
+	virtio_cwrite8(vdev, offset, value);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_config_write);
+
+void rust_iommu_virtio_del_vqs(struct virtio_device *vdev)
+{
+	vdev->config->del_vqs(vdev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_del_vqs);
+
+struct device *rust_iommu_virtio_device(struct virtio_device *vdev)
+{
+	return &vdev->dev;
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_device);
+
+int rust_iommu_virtio_find_vqs(struct virtio_device *vdev, unsigned int count,
+			       struct virtqueue **vqs, struct virtqueue_info *infos)
+{
+	return virtio_find_vqs(vdev, count, vqs, infos, NULL);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_find_vqs);
+
+bool rust_iommu_virtio_has_feature(struct virtio_device *vdev, unsigned int bit)
+{
+	return virtio_has_feature(vdev, bit);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_has_feature);
+
+void rust_iommu_virtio_ready(struct virtio_device *vdev)
+{
+	virtio_device_ready(vdev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtio_ready);
+
+/* Bytes that the device reads, and bytes that it writes; either may be none. */
+int rust_iommu_virtqueue_add(struct virtqueue *vq, phys_addr_t out, unsigned int out_bytes,
+			     phys_addr_t in, unsigned int in_bytes, void *token)
+{
+	struct scatterlist out_sg, in_sg;
+	struct scatterlist *sgs[2];
+	unsigned int outs = 0, ins = 0;
+
+	if (out_bytes) {
+		sg_init_table(&out_sg, 1);
+		sg_set_page(&out_sg, phys_to_page(out), out_bytes, offset_in_page(out));
+		sgs[outs++] = &out_sg;
+	}
+	if (in_bytes) {
+		sg_init_table(&in_sg, 1);
+		sg_set_page(&in_sg, phys_to_page(in), in_bytes, offset_in_page(in));
+		sgs[outs + ins++] = &in_sg;
+	}
+	return virtqueue_add_sgs(vq, sgs, outs, ins, token, GFP_ATOMIC);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_virtqueue_add);

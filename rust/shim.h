@@ -15,6 +15,7 @@
 #include <linux/pci.h>
 #include <linux/ratelimit.h>
 #include <linux/scatterlist.h>
+#include <linux/virtio.h>
 #include <linux/generic_pt/iommu.h>
 
 /* drivers/iommu/iommu-pages.h; exported by the kernel image. */
@@ -98,6 +99,18 @@ phys_addr_t rust_iommu_top_of_ram(void);
 void rust_iommu_twin_init(struct device *twin, struct device *dev, const char *name);
 bool rust_iommu_uses_dma_iommu(struct device *dev);
 phys_addr_t rust_iommu_virt_to_phys(void *virt);
+void rust_iommu_virtio_clear_feature(struct virtio_device *vdev, unsigned int bit);
+void rust_iommu_virtio_config_read(struct virtio_device *vdev, unsigned int offset, void *to,
+				   size_t bytes);
+void rust_iommu_virtio_config_write(struct virtio_device *vdev, unsigned int offset, u8 value);
+void rust_iommu_virtio_del_vqs(struct virtio_device *vdev);
+struct device *rust_iommu_virtio_device(struct virtio_device *vdev);
+int rust_iommu_virtio_find_vqs(struct virtio_device *vdev, unsigned int count,
+			       struct virtqueue **vqs, struct virtqueue_info *infos);
+bool rust_iommu_virtio_has_feature(struct virtio_device *vdev, unsigned int bit);
+void rust_iommu_virtio_ready(struct virtio_device *vdev);
+int rust_iommu_virtqueue_add(struct virtqueue *vq, phys_addr_t out, unsigned int out_bytes,
+			     phys_addr_t in, unsigned int in_bytes, void *token);
 void *rust_iommu_vmap(struct page **pages, unsigned int count);
 
 #endif
