@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The pure files of the kernel crates `vtd` and `amdvi`, under the same paths, and the tests of all
-//! pure files.
+//! The pure files of the kernel crates `vtd` and `amdvi`, under the same paths, and of `virtio_iommu`,
+//! in a module; and the tests of all pure files.
 
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(
@@ -33,6 +33,15 @@ mod ivhd;
 mod ivrs;
 #[path = "../../../drivers/vtd/regs.rs"]
 mod regs;
+
+#[path = "../../../drivers/virtio"]
+mod virtio {
+    pub(crate) mod config;
+    pub(crate) mod event;
+    pub(crate) mod probe;
+    pub(crate) mod request;
+    pub(crate) mod viot;
+}
 
 #[cfg(test)]
 #[allow(

@@ -30,6 +30,8 @@ mod regs;
 mod ring;
 mod segments;
 mod source_id;
+mod viot;
+mod virtio;
 mod walk;
 
 use crate::caps::Capabilities;
