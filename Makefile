@@ -61,7 +61,7 @@ help:
 	@echo 'make clean         remove build/'
 	@echo
 	@echo 'KERNEL=debug       for make, run and shell: the kernel with KASAN and lockdep'
-	@echo 'IOMMU=amd                     for run and shell: another IOMMU than VT-d'
+	@echo 'IOMMU=amd|virtio              for run and shell: another IOMMU than VT-d'
 	@echo 'POLICY=strict|lazy|identity   for run and shell: the default domain type'
 	@echo 'RUST_IOMMU_CACHE=DIR          where downloads and builds are kept'
 	@echo 'tools/vm --help    the guest in all its forms'

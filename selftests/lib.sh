@@ -124,6 +124,10 @@ if [ -e /sys/firmware/acpi/tables/IVRS ]; then
 	DRIVER=rust_amdvi
 	UNIT_NAME=amdvi
 	INVALIDATION=amdvi_pages_inval
+elif [ -e /sys/firmware/acpi/tables/VIOT ]; then
+	DRIVER=rust_virtio_iommu
+	UNIT_NAME=viommu
+	INVALIDATION=virtio_iommu_unmap
 fi
 DRIVER_FILES=/sys/kernel/debug/$DRIVER
 
@@ -197,11 +201,13 @@ faults()
 }
 
 # reported PCI-ADDRESS read|write IOVA: the same as "faults" has it. QEMU's AMD-Vi records neither the
-# address nor what was wanted, and of the device only its number on its bus.
+# address nor what was wanted, and of the device only its number on its bus; its virtio-iommu says what
+# was wanted only where something else is allowed.
 reported()
 {
 	case $UNIT_NAME in
 	amdvi) echo "0000:00:${1##*:} access 0x0" ;;
+	viommu) echo "$1 ${4:-access} $3" ;;
 	*) echo "$1 $2 $3" ;;
 	esac
 }

@@ -6,7 +6,7 @@
 
 use crate::kernel::{self, Kernel};
 use crate::modules::{Database, USUAL};
-use crate::options::Options;
+use crate::options::{Iommu, Options};
 use anyhow::{Context, Result, bail};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use std::collections::BTreeSet;
@@ -276,6 +276,10 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
             Some((name, value)) => env += &format!("export {name}={}\n", quote(value)),
             None => bail!("--env wants NAME=VALUE, not '{pair}'"),
         }
+    }
+    if o.in_tree && o.iommu == Iommu::Virtio {
+        // It is a module, so that the kernel's parameters do not decide on it.
+        env += "modprobe virtio_iommu\n";
     }
     archive.file("vm/env", 0o644, env.as_bytes())?;
     match &o.script {

@@ -21,7 +21,8 @@ fn iommu_device(o: &Options) -> Result<Option<String>> {
         Iommu::Intel => "intel-iommu",
         // Its PCI function is where it moves no other device.
         Iommu::Amd => "amd-iommu,dma-remap=on,pci-id=iommu0",
-        Iommu::Virtio => "virtio-iommu-pci",
+        // So is this.
+        Iommu::Virtio => "virtio-iommu-pci,addr=1d.0",
     };
     let mut device = base.to_string();
     for opt in &o.iommu_opt {
