@@ -25,6 +25,8 @@
 # variant in-tree-d-switch: --in-tree --policy strict --nvme 0 --device pcie-root-port,id=d0,chassis=1,slot=1 --device x3130-upstream,id=d1,bus=d0 --device xio3130-downstream,id=d2,bus=d1,chassis=2,slot=2 --device xio3130-downstream,id=d3,bus=d1,chassis=3,slot=3 --device iommu-testdev,bus=d2 --device iommu-testdev,bus=d3
 # variant in-tree-e-multifunction: --in-tree --policy strict --nvme 0 --device pcie-root-port,id=e0,chassis=1,slot=1 --device iommu-testdev,bus=e0,addr=0.0,multifunction=on --device iommu-testdev,bus=e0,addr=0.1
 # kernels: stock
+# variant virtio-c-pci-bridge on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3
+# variant virtio-e-multifunction on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=e0,chassis=1,slot=1 --device iommu-testdev,bus=e0,addr=0.0,multifunction=on --device iommu-testdev,bus=e0,addr=0.1
 # timeout: 60
 
 . /selftests/lib.sh
@@ -34,7 +36,8 @@
 expected()
 {
 	machine=${VARIANT#in-tree-}
-	case ${machine#amd-} in
+	machine=${machine#amd-}
+	case ${machine#virtio-} in
 	a-root-ports) echo 00:00.0 00:01.0 00:02.0 00:1f.0+00:1f.2+00:1f.3 01:00.0 02:00.0 ;;
 	b-ports-without-acs) echo 00:00.0 00:10.0+00:10.1+01:00.0+02:00.0 00:1f.0+00:1f.2+00:1f.3 ;;
 	c-pci-bridge) echo 00:00.0 00:01.0 00:1f.0+00:1f.2+00:1f.3 01:00.0+02:01.0+02:02.0+02:03.0 ;;

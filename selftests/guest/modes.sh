@@ -20,6 +20,10 @@
 # variant window-amd on stock: --iommu amd --policy strict
 # variant in-tree-strict: --in-tree --policy strict
 # variant in-tree-passthrough: --in-tree --policy identity
+# variant virtio-strict on stock: --iommu virtio --policy strict
+# variant virtio-passthrough on stock: --iommu virtio --policy identity
+# variant virtio-passthrough-by-map on stock: --iommu virtio --policy identity
+# variant virtio-lazy: --iommu virtio --policy lazy
 # timeout: 60
 
 . /selftests/lib.sh
@@ -36,6 +40,7 @@ types()
 	*strict* | window*) echo DMA ;;
 	*39-bit* | *48-bit* | *57-bit*) echo DMA-FQ ;;
 	caching-mode) echo DMA DMA-FQ ;;
+	*lazy*) echo DMA-FQ ;;
 	esac
 }
 
@@ -77,6 +82,7 @@ load()
 {
 	case $VARIANT in
 	*by-table) load_iommu identity_table=1 ;;
+	*by-map) load_iommu identity_map=1 ;;
 	*39-bit-tables) load_iommu address_bits=39 ;;
 	*57-bit-tables) load_iommu address_bits=57 ;;
 	*) load_iommu ;;

@@ -17,6 +17,7 @@
 # variant dmar-63 on stock: --nvme 1 --copy selftests/guest/dmar/63.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-71 on stock: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-88 on stock: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
+# variant virtio-in-tree-active on stock: --iommu virtio --in-tree --nvme 1
 # timeout: 60
 
 . /selftests/lib.sh

@@ -7,6 +7,7 @@
 # variant none: --iommu none --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant in-tree: --in-tree --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant in-tree-amd: --iommu amd --in-tree --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
+# variant in-tree-virtio: --iommu virtio --in-tree --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # timeout: 60
 
 . /selftests/lib.sh

@@ -8,6 +8,7 @@
 # variant strict on stock: --policy strict --nvme 2
 # variant identity-table: --nvme 2
 # variant amd on stock: --iommu amd --nvme 2
+# variant virtio on stock: --iommu virtio --nvme 2
 # timeout: 90
 
 . /selftests/lib.sh
@@ -114,7 +115,11 @@ no_faults()
 ktap_test_result "disks in use, no driver" boot_state
 ktap_test_result "load" load
 ktap_test_result "I/O goes on without an error" io_goes_on
-ktap_test_result "the declined disks are named in one message" declined_are_named_once
+declined="the declined disks are named in one message"
+case $UNIT_NAME in
+viommu) ktap_test_skip "$declined: the core does not ask for what it has given up waiting for" ;;
+*) ktap_test_result "$declined" declined_are_named_once ;;
+esac
 ktap_test_result "ports are adopted" ports_are_adopted
 ktap_test_result "remove and rescan adopts, while the other disk is in use" adopted_after_rescan
 ktap_test_result "it is translated, the other is not" translated

@@ -7,6 +7,7 @@
 # variant ours:
 # variant amd on stock: --iommu amd
 # variant in-tree: --in-tree
+# variant virtio on stock: --iommu virtio
 # timeout: 120
 
 . /selftests/lib.sh

@@ -9,6 +9,7 @@
 # variant strict on stock: --policy strict --nvme 2
 # long: cycles
 # variant amd on stock: --iommu amd --nvme 2 --device edu,dma_mask=0xffffffffffffffff
+# variant virtio on stock: --iommu virtio --nvme 2 --device edu,dma_mask=0xffffffffffffffff
 # timeout: 240
 
 . /selftests/lib.sh
@@ -36,6 +37,10 @@ shut_down()
 
 load()
 {
+	# Until then the kernel keeps drivers from devices that are behind a unit without a driver (VIOT).
+	until [ $UNIT_NAME != viommu ] || [ "$(cut -d. -f1 /proc/uptime)" -ge 15 ]; do
+		sleep 1
+	done
 	load_iommu && modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && wait_for 30 test -b /dev/nvme1n1 &&
 		first=$(pci_of nvme0n1) && second=$(pci_of nvme1n1)
 }

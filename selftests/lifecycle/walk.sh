@@ -11,6 +11,7 @@
 # variant amd on stock: --iommu amd --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device iommu-testdev --device iommu-testdev
 # long: full
+# variant virtio on stock: --iommu virtio --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
 # timeout: 150
 
 . /selftests/lib.sh

@@ -1,0 +1,121 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# Policies with virtio-iommu, whose units keep no table: what there is, what is refused, and how many
+# requests an I/O costs, as QEMU counts them.
+#
+# variant virtio on stock: --iommu virtio --policy lazy --nvme 2 --trace virtio_iommu_map,virtio_iommu_unmap
+# timeout: 180
+
+. /selftests/lib.sh
+
+ktap_print_header
+ktap_set_plan 7
+
+disk_is_there()
+{
+	wait_for 30 test -b /dev/nvme0n1
+}
+
+load()
+{
+	load_iommu && modprobe nvme && disk_is_there && disk=$(pci_of nvme0n1) && other=$(pci_of nvme1n1) &&
+		expect policy fq "$(policy_of "$disk")"
+}
+
+# not_lazy: and nothing has changed
+not_lazy()
+{
+	before=$(policy_of "$disk")
+	! echo lazy 2>/tmp/refused >"/sys/bus/pci/devices/$disk/rust_iommu/policy" || return 1
+	grep -q "not supported" /tmp/refused || { cat /tmp/refused; return 1; }
+	expect policy "$before" "$(policy_of "$disk")"
+} 2>/tmp/refused
+
+lazy_is_refused()
+{
+	not_lazy && unbind "$disk" && not_lazy && bind nvme "$disk" && disk_is_there && fio_verify nvme0n1 2m
+}
+
+# under POLICY TYPE: bind the driver and see that it works, and as what
+under()
+{
+	set_policy "$disk" "$1" && expect type "$2" "$(type_of "$disk")" && bind nvme "$disk" && disk_is_there &&
+		fio_verify nvme0n1 4m && expect "policy with a driver" "$1" "$(policy_of "$disk")" && unbind "$disk"
+}
+
+every_change_without_a_driver()
+{
+	unbind "$disk" || return 1
+	for from in strict fq fq-single identity; do
+		for to in strict fq fq-single identity; do
+			set_policy "$disk" $from && set_policy "$disk" $to || return 1
+		done
+	done
+	under strict DMA && under fq DMA-FQ && under fq-single DMA-FQ && under identity identity &&
+		set_policy "$disk" fq && bind nvme "$disk" && disk_is_there
+}
+
+changes_under_load()
+{
+	: >/tmp/working
+	while [ -e /tmp/working ]; do
+		fio_verify nvme0n1 16m || { rm -f /tmp/working && exit 1; }
+	done >/tmp/verify &
+	fio=$!
+	changes=0
+	while [ $changes -lt 50 ] && [ -e /tmp/working ]; do
+		set_policy "$disk" strict && set_policy "$disk" fq || break
+		changes=$((changes + 1))
+	done
+	rm -f /tmp/working
+	wait $fio || { cat /tmp/verify && return 1; }
+	ktap_print_msg "$changes changes, $(grep -c read: /tmp/verify) times verified"
+	[ $changes -ge 50 ]
+}
+
+# events WORD: how many of virtio_iommu_WORD since the mark
+events()
+{
+	echo "$counted" | awk -v e="virtio_iommu_$1" '$1 == e { n = $2 } END { print n + 0 }'
+}
+
+# requests POLICY: sets $ios, $maps, $unmaps, of 5000 random reads of 4 KB
+requests()
+{
+	unbind "$disk" && set_policy "$disk" "$1" && bind nvme "$disk" && disk_is_there && ios=5000 &&
+		vm_host trace mark before &&
+		fio --name=count --filename=/dev/nvme0n1 --direct=1 --ioengine=libaio --thread --rw=randread --bs=4k \
+			--iodepth=32 --number_ios=$ios >/tmp/fio.count 2>&1 &&
+		counted=$(vm_host trace count before) && maps=$(events map) && unmaps=$(events unmap) &&
+		ktap_print_msg "$1: $ios reads, $maps MAP, $unmaps UNMAP"
+}
+
+# Each read has its buffer mapped, which the device has to be told. In strict mode each is forgotten by
+# itself; with a queue, many in one request.
+strict_sends_two_an_io()
+{
+	requests strict && [ $maps -ge $ios ] && [ $maps -le $((ios * 21 / 20)) ] &&
+		[ $unmaps -ge $((ios * 19 / 20)) ] && [ $unmaps -le $((ios * 21 / 20)) ]
+}
+
+a_queue_sends_few_unmaps()
+{
+	requests fq && [ $maps -le $((ios * 21 / 20)) ] && [ $unmaps -le $((ios / 4)) ] &&
+		requests fq-single && [ $maps -le $((ios * 21 / 20)) ] && [ $unmaps -le $((ios / 4)) ]
+}
+
+no_faults()
+{
+	expect faults "" "$(faults)" && expect refused "refused: 0" "$(grep refused $DRIVER_FILES/${UNIT_NAME}0/stats)"
+}
+
+mark_log
+ktap_test_result "Y5 load" load
+ktap_test_result "Y5 lazy is refused" lazy_is_refused
+ktap_test_result "Y5 every change without a driver" every_change_without_a_driver
+ktap_test_result "Y5 changes under load" changes_under_load
+ktap_test_result "F4 strict: one MAP and one UNMAP an I/O" strict_sends_two_an_io
+ktap_test_result "F4 a queue: one MAP an I/O, few UNMAPs" a_queue_sends_few_unmaps
+ktap_test_result "no faults" no_faults
+ktap_finished
