@@ -114,6 +114,8 @@ impl<D: Driver> Group<D> {
         let Some(name) = device.bound.lock().as_ref().map(Bound::copy) else {
             return;
         };
+        // A flush that fails does so for the cleanup too, which says it.
+        let _ = mapper::release(device);
         attach::dma_cleanup(device);
         let others = || {
             members

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod fit;
 pub mod format;
 pub(crate) mod glue;
+pub mod kept;
 pub mod leaves;
 mod memory;
 pub mod quiet;

@@ -10,6 +10,7 @@ pub(crate) mod attribute;
 pub(crate) mod change;
 pub(crate) mod dma_ops;
 mod group_type;
+mod keep;
 pub(crate) mod mapper;
 pub mod name;
 mod scatter;

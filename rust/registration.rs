@@ -22,11 +22,8 @@ use crate::{
     },
     policy::{
         attribute,
-        change,
-        name::Overlay,
-        settings, //
+        change, //
     },
-    pt::PageTable,
     raw,
     registry::Registry,
     unit::UnitRef, //
@@ -98,9 +95,6 @@ impl<D: Driver> Registration<D> {
             registry.groups.park = choices.park;
             // SAFETY: Under the registry's lock, and without units there are no devices.
             unsafe { Ops::<D>::attributes().init::<D>() };
-        }
-        if D::Table::IS_REMOTE && settings::overlay() == Overlay::Lazy {
-            pr_warn!("policy=lazy is not for units without page tables: devices are strict\n");
         }
         for (i, unit) in units.iter().enumerate() {
             if units.iter().take(i).any(|other| other.same(unit)) {

@@ -171,6 +171,12 @@ window_of()
 	sed -n "/^group $(group_of "$1"):/,/^group/s/.* \([0-9]*\) $2.*/\1/p" $GROUPS_FILE 2>/dev/null
 }
 
+# kept_of PCI-ADDRESS: how many mappings are kept for the devices of its group; nothing where none can be.
+kept_of()
+{
+	sed -n "/^group $(group_of "$1"):/,/^group/s/^ *\([0-9]*\) mappings kept.*/\1/p" $GROUPS_FILE
+}
+
 # busy_ns: time in ns that tasks ran, of all CPUs since the start: with --icount the number of
 # instructions, but for interrupts of an idle CPU. (Idle time is wrong by seconds then.)
 busy_ns()

@@ -11,6 +11,7 @@
 //! Slots are hints like all else but the entries. Who finds one in use goes without.
 
 use super::word::Word;
+use core::ops::Range;
 
 /// Slots that one run may be in. A disk completes many requests at once, and starts as many again: with
 /// fewer, one in five was pushed out.
@@ -60,16 +61,24 @@ fn pack(first: usize, pages: usize) -> u64 {
     ((first as u64) << 32) | pages as u64
 }
 
-/// The slots that a run with this first entry may be in.
+/// Which of so many slots something may be in that begins at this page of memory.
 ///
 /// Memory that is in use at once often lies side by side, or every other page of it does: that fills
 /// all sets alike, as their number is odd.
 #[inline]
-fn ways<W>(slots: &[Slot<W>], leaf: u64) -> &[Slot<W>] {
-    let sets = (slots.len() / WAYS).wrapping_sub(1) | 1;
+pub(super) fn places(slots: usize, frame: u64) -> Range<usize> {
+    let sets = (slots / WAYS).saturating_sub(1) | 1;
     // CAST: 64 bits each.
-    let set = (leaf >> 12) as usize % sets;
-    slots.get(set * WAYS..(set + 1) * WAYS).unwrap_or_default()
+    let first = frame as usize % sets * WAYS;
+    first..first + WAYS
+}
+
+/// The slots that a run with this first entry may be in.
+#[inline]
+fn ways<W>(slots: &[Slot<W>], leaf: u64) -> &[Slot<W>] {
+    slots
+        .get(places(slots.len(), leaf >> 12))
+        .unwrap_or_default()
 }
 
 /// Remembers a run that was unmapped at the time `quiet`.

@@ -91,6 +91,7 @@ pub(crate) fn default_type<D: Driver>(device: &Device<D>, dev: &kernel::device::
 pub(crate) fn apply_default<D: Driver>(member: &Member<D>, function: &Function<'_>) {
     let policy = match settings::policy() {
         Some(policy @ (Policy::Fq | Policy::FqSingle)) => policy,
+        Some(Policy::Lazy) if D::Table::IS_REMOTE => Policy::Lazy,
         _ => return,
     };
     if !are_trusted(&member.group.members.lock()) {
@@ -173,29 +174,38 @@ fn change_base<D: Driver>(
     })
 }
 
-/// Changes what the device does differently from its group, and completes all flushes that the old way
-/// has left.
-fn set_overlay<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: Overlay) -> Result {
+/// Gives a device whose driver is at work what it needs to do something differently from its group. As
+/// long as it does not, that changes nothing.
+fn prepare<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: Overlay) -> Result {
     let device = &member.device;
     // Keeps the driver's end away.
     let _members = member.group.members.lock();
-    if uses_dma_api(device) && overlay != Overlay::None {
-        mapper::start(device, function, true)?;
+    if overlay == Overlay::None || !uses_dma_api(device) {
+        return Ok(());
     }
+    mapper::start(device, function, true)?;
     // SAFETY: The lock is held.
     let mapper = unsafe { mapper::get(device) };
-    if let Some(mapper) = mapper.filter(|_| overlay == Overlay::Lazy) {
-        mapper.make_window()?;
-    }
+    mapper
+        .filter(|_| overlay == Overlay::Lazy)
+        .map_or(Ok(()), |mapper| mapper.make_window())
+}
+
+/// Changes what the device does differently from its group, and completes all flushes that the old way
+/// has left.
+fn set_overlay<D: Driver>(member: &Member<D>, overlay: Overlay) -> Result {
+    let device = &member.device;
+    // Keeps the driver's end away.
+    let _members = member.group.members.lock();
+    // SAFETY: The lock is held.
+    let mapper = unsafe { mapper::get(device) };
     // Full: who unmaps after it sees it, or the flushes below find the page unmapped.
     let before = device.overlay.xchg(overlay as u32, Full);
     if before == overlay as u32 {
         return Ok(());
     }
     if let Some(mapper) = mapper {
-        if let Some(lazy) = mapper.window() {
-            lazy.window.drain()?;
-        }
+        mapper.drain()?;
         mapper.domain.flush(&Invalidation::All).map(drop)?;
     }
     Ok(())
@@ -203,10 +213,11 @@ fn set_overlay<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: 
 
 /// Gives the device another policy.
 ///
-/// Errors: `EOPNOTSUPP` for `lazy` where units keep no table; `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes a new default
-/// domain, or operations that this driver's device cannot be given now; `EACCES` without the rights to
-/// change a group's type; `ENODEV`, `ENOMEM`; what a flush has that failed, and the policy is changed then. Else it is
-/// not, but that for want of memory a group may have become a strict or a queued one.
+/// Errors: `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes
+/// a new default domain, or operations that this driver's device cannot be given now; `EACCES` without the
+/// rights to change a group's type; `ENODEV`, `ENOMEM`; what a flush has that failed, and the policy is
+/// changed then. Else it is not, but that where the core has no memory for one of several steps, a group
+/// may have become a strict or a queued one.
 ///
 /// Context: may sleep; takes `group->mutex`. The device's lock is held, or no driver can be bound.
 pub(super) fn change<D: Driver>(
@@ -221,16 +232,27 @@ pub(super) fn change<D: Driver>(
     let single = has_single_queue(&member.device);
     let base = group_type::read(function.as_device(), single)?;
     let used = in_use(&member.group.members.lock());
-    let plan = plan(base, single, used, policy);
-    if D::Table::IS_REMOTE && plan.overlay == Overlay::Lazy {
-        return Err(EOPNOTSUPP);
-    }
+    let plan = match policy {
+        // What is not kept any more goes in few requests.
+        Policy::Lazy if D::Table::IS_REMOTE => Plan {
+            overlay: Overlay::Lazy,
+            ..plan(
+                base,
+                single,
+                used,
+                if single { Policy::FqSingle } else { Policy::Fq },
+            )
+        },
+        policy => plan(base, single, used, policy),
+    };
     // The core refuses it too, but of several steps only those that need a new domain.
     if plan.new_domain && (used || is_claimed(&member.device)) {
         return Err(EBUSY);
     }
+    // First what can be refused: the group's type is that of its other devices too.
+    prepare(member, function, plan.overlay)?;
     change_base(member, function, base, &plan)?;
-    set_overlay(member, function, plan.overlay)
+    set_overlay(member, plan.overlay)
 }
 
 /// Changes how long what the device unmaps can stay reachable under the policy `lazy`, 0: until all were
@@ -247,9 +269,7 @@ pub(super) fn set_max_age<D: Driver>(member: &Member<D>, ms: u32) -> Result {
     let Some(mapper) = (unsafe { mapper::get(device) }) else {
         return Ok(());
     };
-    mapper
-        .window()
-        .map_or(Ok(()), |lazy| lazy.set_max_age(ms))?;
+    mapper.set_max_age(ms)?;
     // What the core has queued.
     mapper.domain.flush(&Invalidation::All).map(drop)
 }

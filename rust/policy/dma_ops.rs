@@ -5,6 +5,7 @@
 //! Context of all that map and unmap: any.
 
 use super::{
+    keep::is_plain,
     mapper::{
         self,
         Mapper, //
@@ -24,7 +25,10 @@ use crate::{
     ops,
     pt::PageTable, //
 };
-use core::ffi::c_void;
+use core::{
+    ffi::c_void,
+    ptr::NonNull, //
+};
 use kernel::{
     cpu::CpuId,
     ffi::{
@@ -41,7 +45,7 @@ use kernel::{
 pub(super) type Direction = bindings::dma_data_direction;
 
 /// `DMA_MAPPING_ERROR`.
-const MAPPING_ERROR: bindings::dma_addr_t = !0;
+pub(super) const MAPPING_ERROR: bindings::dma_addr_t = !0;
 
 /// Read and write permission of the device.
 #[inline]
@@ -185,6 +189,9 @@ unsafe extern "C" fn map_phys<D: Driver>(
 ) -> bindings::dma_addr_t {
     // SAFETY: By the contract.
     let mapper = unsafe { mapper::<D>(dev) };
+    if D::Table::IS_REMOTE && is_plain(attrs) {
+        return mapper.map_remote(dev, phys, size, direction);
+    }
     let start = phys & !(PAGE_SIZE as u64 - 1);
     let frame = |place: usize| start + ((place as u64) << PAGE_SHIFT);
     // What is no memory needs other attributes of the core.
@@ -196,16 +203,9 @@ unsafe extern "C" fn map_phys<D: Driver>(
     match mapped {
         Some(Ok(iova)) => iova + (phys - start),
         Some(Err(_)) => MAPPING_ERROR,
-        None => {
-            let twin = mapper.twin.as_raw();
-            // SAFETY: The twin takes what the device does.
-            let iova = unsafe { bindings::dma_map_phys(twin, phys, size, direction, attrs) };
-            // A kernel that checks the use of the DMA API wants each result looked at, and the
-            // driver asks for its own device.
-            // SAFETY: It is the twin's.
-            unsafe { bindings::rust_iommu_dma_mapping_error(twin, iova) };
-            iova
-        }
+        None => mapper
+            .map_in_core(phys, size, direction, attrs)
+            .unwrap_or(MAPPING_ERROR),
     }
 }
 
@@ -221,6 +221,10 @@ unsafe extern "C" fn unmap_phys<D: Driver>(
 ) {
     // SAFETY: By the contract.
     let mapper = unsafe { mapper::<D>(dev) };
+    if D::Table::IS_REMOTE && is_plain(attrs) {
+        mapper.unmap_remote(iova, size, direction);
+        return;
+    }
     if !mapper.unmap(iova, size) {
         // SAFETY: Not in the window, so the core has mapped it.
         unsafe { bindings::dma_unmap_phys(mapper.twin.as_raw(), iova, size, direction, attrs) };
@@ -239,11 +243,14 @@ unsafe extern "C" fn alloc<D: Driver>(
     attrs: c_ulong,
 ) -> *mut c_void {
     // SAFETY: By the contract.
-    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    let mapper = unsafe { mapper::<D>(dev) };
+    let twin = mapper.twin.as_raw();
     // SAFETY: The mask that the device's driver has set, see the twin's text.
     unsafe { (*twin).coherent_dma_mask = (*dev).coherent_dma_mask };
     // SAFETY: The twin takes what the device does.
-    unsafe { bindings::dma_alloc_attrs(twin, size, handle, gfp, attrs) }
+    let alloc = || unsafe { bindings::dma_alloc_attrs(twin, size, handle, gfp, attrs) };
+    let memory = mapper.insist(|| NonNull::new(alloc()));
+    memory.map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// # Safety
@@ -274,11 +281,14 @@ unsafe extern "C" fn alloc_pages<D: Driver>(
     gfp: bindings::gfp_t,
 ) -> *mut bindings::page {
     // SAFETY: By the contract.
-    let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
+    let mapper = unsafe { mapper::<D>(dev) };
+    let twin = mapper.twin.as_raw();
     // SAFETY: As in `alloc`.
     unsafe { (*twin).coherent_dma_mask = (*dev).coherent_dma_mask };
     // SAFETY: The twin takes what the device does.
-    unsafe { bindings::dma_alloc_pages(twin, size, handle, direction, gfp) }
+    let alloc = || unsafe { bindings::dma_alloc_pages(twin, size, handle, direction, gfp) };
+    let pages = mapper.insist(|| NonNull::new(alloc()));
+    pages.map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// # Safety

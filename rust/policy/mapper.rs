@@ -4,6 +4,7 @@
 //! of the policy while one is bound, to the driver's end.
 
 use super::{
+    keep::Keeper,
     name::Overlay,
     settings, //
 };
@@ -58,6 +59,8 @@ pub(crate) struct Mapper<D: Driver> {
     window: SetOnce<Arc<Lazy<D>>>,
     /// Where it is, or 0: what is read for each mapping.
     lazy: Atomic<usize>,
+    /// In the window's stead, where units keep no table.
+    keeper: SetOnce<Arc<Keeper<D>>>,
     /// The driver was at work before.
     pub(super) taken_over: bool,
     wrong: Atomic<u32>,
@@ -78,6 +81,30 @@ impl<D: Driver> Mapper<D> {
         let lazy = peek(&self.lazy) as *const Lazy<D>;
         // SAFETY: Stored by `make_window` after `window` was set, which then keeps it.
         unsafe { lazy.as_ref() }
+    }
+
+    /// What keeps mappings, if something does.
+    #[inline]
+    pub(super) fn keeper(&self) -> Option<&Keeper<D>> {
+        self.keeper.as_ref().map(|keeper| &**keeper)
+    }
+
+    /// Completes what the policy `lazy` has put off. Errors: a flush failed. Context: any.
+    pub(super) fn drain(&self) -> Result {
+        if let Some(lazy) = self.window() {
+            lazy.window.drain()?;
+        }
+        self.keeper().map_or(Ok(()), Keeper::drain)
+    }
+
+    /// Changes how long it is put off, 0: until all addresses were used. Errors: a flush failed; the age is
+    /// changed all the same. Context: any.
+    pub(super) fn set_max_age(&self, ms: u32) -> Result {
+        if let Some(lazy) = self.window() {
+            lazy.set_max_age(ms)?;
+        }
+        self.keeper()
+            .map_or(Ok(()), |keeper| keeper.set_max_age(ms))
     }
 
     /// The window to map in, if that is the policy.
@@ -160,14 +187,18 @@ impl<D: Driver> Mapper<D> {
         }
     }
 
-    /// Makes the window, if there is none.
+    /// Makes the window, or what there is in its stead, if there is none.
     ///
-    /// Errors: `ENOMEM`, `ENOSPC`, and what the core says; `EOPNOTSUPP` where there is no table that a
-    /// window could be a part of. Context: may sleep; the lock of the group's members is held, and a
-    /// driver uses the DMA API.
+    /// Errors: `ENOMEM`, `ENOSPC`, and what the core says. Context: may sleep; the lock of the group's
+    /// members is held, and a driver uses the DMA API.
     pub(super) fn make_window(&self) -> Result {
         if D::Table::IS_REMOTE {
-            return Err(EOPNOTSUPP);
+            if self.keeper().is_none() {
+                let max_age_ms = self.device.max_age_ms.load(Relaxed);
+                let keeper = Keeper::new(self.twin.clone(), self.domain.clone(), max_age_ms)?;
+                self.keeper.populate(keeper);
+            }
+            return Ok(());
         }
         if self.window().is_some() {
             return Ok(());
@@ -229,6 +260,7 @@ fn mapper<D: Driver>(
         domain,
         window: SetOnce::new(),
         lazy: Atomic::new(0),
+        keeper: SetOnce::new(),
         taken_over,
         wrong: Atomic::new(0),
     };
@@ -296,6 +328,14 @@ pub(crate) unsafe fn get<'a, D: Driver>(device: &Device<D>) -> Option<&'a Mapper
     unsafe { mapper.as_ref() }
 }
 
+/// Ends the mappings that are kept for the device. Errors: a flush failed. Context: may sleep; the lock of
+/// the group's members is held.
+pub(crate) fn release<D: Driver>(device: &Device<D>) -> Result {
+    // SAFETY: The lock keeps `stop` away.
+    let keeper = unsafe { get(device) }.and_then(Mapper::keeper);
+    keeper.map_or(Ok(()), Keeper::drain)
+}
+
 /// Ends it.
 ///
 /// Context: may sleep; the lock of the group's members is held. The driver has gone, and all that was
@@ -320,7 +360,14 @@ pub(crate) fn show<D: Driver>(
     f: &mut core::fmt::Formatter<'_>,
 ) -> core::fmt::Result {
     // SAFETY: The lock keeps `stop` away.
-    let Some(lazy) = unsafe { get(device) }.and_then(Mapper::window) else {
+    let Some(mapper) = (unsafe { get(device) }) else {
+        return Ok(());
+    };
+    if let Some(keeper) = mapper.keeper() {
+        let (kept, back) = keeper.counts();
+        writeln!(f, "    {kept} mappings kept, {back} used again")?;
+    }
+    let Some(lazy) = mapper.window() else {
         return Ok(());
     };
     let counts = lazy.window.counts();

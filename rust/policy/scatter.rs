@@ -212,15 +212,12 @@ pub(super) unsafe extern "C" fn map_sg<D: Driver>(
         Some(Ok(iova)) => iova,
         Some(Err(_)) => return EIO.to_errno(),
         None => {
+            let twin = mapper.twin.as_raw();
             // SAFETY: The twin takes what the device does.
-            let mapped = unsafe {
-                bindings::dma_map_sg_attrs(mapper.twin.as_raw(), list, count, direction, attrs)
-            };
+            let map = || unsafe { bindings::dma_map_sg_attrs(twin, list, count, direction, attrs) };
+            let mapped = mapper.insist(|| Some(map()).filter(|mapped| *mapped > 0));
             // CAST: at most `count`.
-            return match mapped as c_int {
-                0 => EIO.to_errno(),
-                mapped => mapped,
-            };
+            return mapped.map_or(EIO.to_errno(), |mapped| mapped as c_int);
         }
     };
     // SAFETY: A device that a driver maps for.

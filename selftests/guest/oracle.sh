@@ -15,6 +15,7 @@
 # variant in-tree: --in-tree --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant lazy-virtio on stock: --iommu virtio --policy lazy --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
+# variant window-virtio: --iommu virtio --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # timeout: 60
 
 . /selftests/lib.sh

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod fit;
 #[path = "../../../../rust/lazy/format.rs"]
 pub mod format;
+#[path = "../../../../rust/lazy/kept.rs"]
+pub mod kept;
 #[path = "../../../../rust/lazy/leaves.rs"]
 pub mod leaves;
 #[path = "../../../../rust/lazy/quiet.rs"]

@@ -22,6 +22,7 @@ mod inject;
 mod invalidation;
 mod ivrs;
 mod ivrs_bytes;
+mod kept;
 mod lazy;
 mod mappings;
 mod ownership;
