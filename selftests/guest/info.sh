@@ -4,7 +4,7 @@
 # tools/iommu-info against what the guest knows: every group and device, what merged each group, that a
 # device which it calls assignable can be opened and others cannot, that its commands change that, that
 # its limits are enough and a page less is not, and that its window is the one that VFIO allows, also with
-# tables that are narrower than the unit could have (narrow) and with another unit (amd). The groups of
+# tables that are narrower than the unit could have (narrow) and with other units (amd, virtio). The groups of
 # groups.sh are there: ports without ACS (b), a bridge to conventional PCI (c), a switch (d), functions of
 # one device (e).
 #
@@ -12,6 +12,7 @@
 # variant ours:
 # variant narrow:
 # variant amd: --iommu amd
+# variant virtio: --iommu virtio
 # variant in-tree: --in-tree
 # kernels: stock
 # timeout: 90
@@ -46,6 +47,7 @@ load()
 	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && disk=$(pci_of nvme0n1) &&
 		case $VARIANT in
 		narrow) bits=39 && load_iommu address_bits=39 ;;
+		virtio) bits=39 && load_iommu ;;
 		*) bits=48 && load_iommu ;;
 		esac &&
 		{ [ -d /sys/module/rust_iommu ] || insmod /modules/rust_iommu.ko; } &&
@@ -56,6 +58,7 @@ load()
 	[ $# = 7 ] && case $VARIANT in
 	ours | narrow) unit=vtd0 driver=rust_vtd ;;
 	amd) unit=amdvi0 driver=rust_amdvi ;;
+	virtio) unit=viommu0 driver=rust_virtio_iommu ;;
 	in-tree) unit=dmar0 driver=intel-iommu ;;
 	esac
 }
@@ -81,7 +84,7 @@ lists_what_is_there()
 says_what_is_missing()
 {
 	case $VARIANT in
-	ours | narrow | amd)
+	ours | narrow | amd | virtio)
 		! grep -q '^not known' /tmp/list && grep -qF "  $c0: driver rust_testdev, policy strict, $unit" /tmp/list
 		;;
 	in-tree)

@@ -90,6 +90,29 @@ fn our_amd_driver_has_a_window() {
 }
 
 #[test]
+fn our_virtio_driver_is_known() {
+    let tree = ours();
+    tree.remove("sys/kernel/debug/rust_vtd");
+    tree.remove("sys/class/iommu/vtd0");
+    tree.dir("sys/class/iommu/viommu0/devices");
+    tree.file("sys/kernel/debug/rust_virtio_iommu/groups", "");
+    let stats = "sys/kernel/debug/rust_virtio_iommu/viommu0/stats";
+    tree.file(stats, "iova_bits: 64\ninvalidations: 0\nfaults: 0\n");
+    let unit = json(&tree, &["list"])["units"][0].clone();
+    assert_eq!(
+        (&unit["driver"], &unit["bits"]),
+        (&"rust_virtio_iommu".into(), &64.into())
+    );
+    // Without debugfs, by the unit's name.
+    tree.remove("sys/kernel/debug/rust_virtio_iommu");
+    let before = json(&tree, &["list"])["units"][0].clone();
+    assert_ne!(before["driver"], "rust_virtio_iommu");
+    tree.dir("sys/module/rust_virtio_iommu");
+    let unit = json(&tree, &["list"])["units"][0].clone();
+    assert_eq!(unit["driver"], "rust_virtio_iommu");
+}
+
+#[test]
 fn scalable_mode_has_no_known_width() {
     let tree = in_tree();
     let ecap = "sys/class/iommu/vtd0/intel-iommu/ecap";

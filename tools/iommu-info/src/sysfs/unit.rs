@@ -38,8 +38,10 @@ fn of_ours(root: &Root, unit: &str) -> Option<(String, String)> {
 
 /// Without debugfs: a unit `vtd0` is of `rust_vtd` if that is loaded.
 fn module_by_name(root: &Root, unit: &str) -> Option<String> {
-    let kind = unit.trim_end_matches(|c: char| c.is_ascii_digit());
-    let module = format!("rust_{kind}");
+    let module = match unit.trim_end_matches(|c: char| c.is_ascii_digit()) {
+        "viommu" => "rust_virtio_iommu".to_string(),
+        kind => format!("rust_{kind}"),
+    };
     root.exists(&format!("sys/module/{module}"))
         .then_some(module)
 }
