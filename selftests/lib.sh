@@ -55,6 +55,15 @@ is_over()
 	[ "$(cut -d. -f1 /proc/uptime)" -gt $deadline ]
 }
 
+# no_more_waiting: until fifteen seconds after the start the kernel keeps drivers from devices that are behind a unit
+# without a driver, where a VIOT table says so.
+no_more_waiting()
+{
+	until [ $UNIT_NAME != viommu ] || [ "$(cut -d. -f1 /proc/uptime)" -ge 15 ]; do
+		sleep 1
+	done
+}
+
 # group_of PCI-ADDRESS, type_of PCI-ADDRESS: the IOMMU group and the type of its
 # default domain; nothing where the device has no group.
 group_of()

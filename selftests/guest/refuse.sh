@@ -18,6 +18,7 @@
 # variant dmar-71 on stock: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-88 on stock: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
 # variant virtio-in-tree-active on stock: --iommu virtio --in-tree --nvme 1
+# variant virtio-parameters on stock: --iommu virtio --nvme 1
 # timeout: 60
 
 . /selftests/lib.sh
@@ -108,8 +109,11 @@ parameters()
 {
 	switch=${good#* }
 	switch=${switch%=*}
-	for bad in address_bits=38 address_bits=64 address_bits=-1 address_bits=x address_bits= \
-		$switch=2 $switch=y $switch=-1; do
+	case $DRIVER in
+	rust_virtio_iommu) numbers= ;;
+	*) numbers="address_bits=38 address_bits=64 address_bits=-1 address_bits=x address_bits=" ;;
+	esac
+	for bad in $numbers $switch=2 $switch=y $switch=-1; do
 		insmod /modules/$DRIVER.ko $bad 2>/tmp/insmod && ktap_print_msg "$bad was accepted" && return 1
 		grep -qE "Invalid argument|out of range" /tmp/insmod || {
 			sed "s/^/# $bad: /" /tmp/insmod
@@ -123,10 +127,11 @@ in_a_group()
 	[ -n "$(group_of "$(pci_of nvme0n1)")" ]
 }
 
-# Values that are accepted: of a number, and of a switch.
+# Values that are accepted, the last one of a switch; and one that is not.
 case $DRIVER in
-rust_amdvi) good="address_bits=39 park_unbound=0" ;;
-*) good="address_bits=39 identity_table=1" ;;
+rust_amdvi) good="address_bits=39 park_unbound=0" bad=address_bits=40 ;;
+rust_virtio_iommu) good="identity_map=1 park_unbound=0" bad=identity_map=2 ;;
+*) good="address_bits=39 identity_table=1" bad=address_bits=40 ;;
 esac
 
 insmod /modules/rust_iommu.ko
@@ -134,7 +139,7 @@ case $VARIANT in
 *parameters)
 	ktap_set_plan 5
 	ktap_test_result "bad values are refused" parameters
-	ktap_test_result "with one line, and nothing changed" refused EINVAL address_bits=40
+	ktap_test_result "with one line, and nothing changed" refused EINVAL $bad
 	ktap_test_result "good values are accepted" \
 		insmod /modules/$DRIVER.ko $good
 	ktap_test_result "the disk works" disk_works

@@ -5,9 +5,16 @@
 # anything was invalidated since it was unmapped.
 #
 # variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu --trace vtd_inv_desc_*
+# variant virtio on stock: --iommu virtio --nvme 0
 # timeout: 120
 
 . /selftests/lib.sh
+
+if [ "$VARIANT" = virtio ]; then
+	ktap_print_header
+	ktap_skip_all "there is no window where units keep no table; what comes back is in virtio.sh"
+	exit 0
+fi
 
 ktap_print_header
 ktap_set_plan 9

@@ -8,6 +8,7 @@
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
 # variant flush-queue on stock: --policy lazy --nvme 0 --device edu
 # variant window: --policy strict --nvme 0 --device edu
+# variant virtio on stock: --iommu virtio --policy lazy --nvme 0 --device edu
 
 . /selftests/lib.sh
 

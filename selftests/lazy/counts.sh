@@ -6,6 +6,7 @@
 #
 # variant ours: --policy strict --nvme 0 --testdev --device edu --trace vtd_inv_desc_*
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu --trace amdvi_pages_inval
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --device edu --trace virtio_iommu_unmap
 # timeout: 300
 
 . /selftests/lib.sh
@@ -72,6 +73,11 @@ fq_single()
 # the trace: the timer may come in between.
 lazy()
 {
+	# Nothing that comes back is forgotten in between, and there is no window.
+	if [ "$VARIANT" = virtio ]; then
+		run lazy $PAIRS && [ "$told" -le $((PAIRS / 1000 + seconds)) ]
+		return
+	fi
 	run lazy $PAIRS && [ "$told" -le "$flushes" ] && [ "$flushes" -le $((told + 2)) ] &&
 		[ "$told" -le $((PAIRS / WINDOW + seconds * 10 / 9 + 1)) ] && [ "$told" -ge $((PAIRS / WINDOW)) ]
 }

@@ -9,10 +9,17 @@
 # variant window-caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu
 # variant window-million on stock: --policy strict --nvme 0 --device edu
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
+# variant virtio on stock: --iommu virtio --nvme 0
 # long: window-million
 # timeout: 150
 
 . /selftests/lib.sh
+
+if [ "$VARIANT" = virtio ]; then
+	ktap_print_header
+	ktap_skip_all "there is no window where units keep no table; how much of the addresses is kept instead is in kept.sh"
+	exit 0
+fi
 
 case $VARIANT in
 in-tree) ktap_print_header && ktap_set_plan 2 ;;

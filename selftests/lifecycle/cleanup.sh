@@ -10,6 +10,7 @@
 # variant strict: --policy strict --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant lazy: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant window: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
+# variant virtio on stock: --iommu virtio --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # modules: inject
 # timeout: 150
 
@@ -147,13 +148,18 @@ unmap_and_unbind()
 # the rest waits for that one, the gate opens by itself, and nothing is shown: once more then.
 lazily_unmapped_is_not_reached()
 {
+	# Where units keep no table the one of the unbind passes there too.
+	case $VARIANT in
+	virtio) hits=2 ;;
+	*) hits=1 ;;
+	esac
 	for attempt in 1 2 3 4 5 6 7 8 9 10; do
 		unmap_and_unbind || return 1
 		after=$(races ghost "$dev" "$iova")
 		held=$(races inject)
 		races inject clear
 		expect "write after the unbind" tx_fail "$after" || return 1
-		case $held in "flush gate hits 1 waiting 1 "*)
+		case $held in "flush gate hits $hits waiting 1 "*)
 			ktap_print_msg "held at attempt $attempt"
 			return 0
 			;;

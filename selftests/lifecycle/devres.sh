@@ -5,6 +5,7 @@
 # memory of the driver, though nobody owns the group any more. The default domain must stay.
 #
 # variant strict: --policy strict --nvme 0 --testdev
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev
 # modules: inject
 # timeout: 60
 

@@ -13,6 +13,7 @@
 # variant amd on debug: --iommu amd --policy strict --nvme 0 --testdev
 # variant load on debug: --policy identity --nvme 0 --testdev
 # variant load-strict on debug: --policy strict --nvme 0 --testdev
+# variant virtio on debug: --iommu virtio --policy strict --nvme 0 --testdev
 # modules: inject
 # timeout: 400
 # long: load load-strict

@@ -6,6 +6,7 @@
 #
 # variant lazy: --policy lazy --nvme 1
 # variant window on stock: --policy lazy --nvme 1
+# variant virtio on stock: --iommu virtio --policy lazy --nvme 1
 # timeout: 150
 
 . /selftests/lib.sh

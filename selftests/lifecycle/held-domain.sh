@@ -8,6 +8,7 @@
 # The distribution's kernel is built without iommufd.
 #
 # variant strict: --policy strict --nvme 0 --testdev
+# variant virtio: --iommu virtio --policy strict --nvme 0 --testdev
 # kernels: debug
 # timeout: 100
 

@@ -5,6 +5,7 @@
 # QEMU's trace.
 #
 # variant strict: --policy strict --nvme 0 --testdev --trace vtd_inv_desc_*
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --trace virtio_iommu_unmap
 # modules: inject
 # timeout: 90
 
@@ -143,8 +144,12 @@ trace_has_the_invalidation()
 		oracle "$dev" unmap "$(answer_of handle "$map")" >/dev/null &&
 		vm_host trace since mapped >/tmp/trace || return 1
 	iova=$(answer_of iova "$map")
-	expect events "vtd_inv_desc_iotlb_pages vtd_inv_desc_wait_sw" "$(cut -d' ' -f1 /tmp/trace | xargs)" &&
-		expect page 1 "$(grep -c "addr $iova mask 0x0" /tmp/trace)" && return 0
+	case $VARIANT in
+	virtio) events=virtio_iommu_unmap page="virt_start=$iova virt_end=$(printf '0x%x' $((iova + 4095)))" ;;
+	*) events="vtd_inv_desc_iotlb_pages vtd_inv_desc_wait_sw" page="addr $iova mask 0x0" ;;
+	esac
+	expect events "$events" "$(cut -d' ' -f1 /tmp/trace | xargs)" &&
+		expect page 1 "$(grep -c "$page" /tmp/trace)" && return 0
 	sed 's/^/# /' /tmp/trace
 	return 1
 }

@@ -11,6 +11,7 @@
 #
 # variant strict on stock: --policy strict --nvme 1 --testdev
 # variant amd on stock: --iommu amd --policy strict --nvme 1 --testdev
+# variant virtio on stock: --iommu virtio --policy strict --nvme 1 --testdev
 # modules: inject
 # timeout: 240
 

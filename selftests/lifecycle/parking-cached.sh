@@ -5,7 +5,8 @@
 # the driver and parking; there the device writes once more to what its driver left mapped, so that
 # the unit has the translation again. The table keeps it. After parking it must not help.
 #
-# With identity the same; for VT-d by the table of identity domains, as its translations are cached too.
+# With identity the same; for VT-d by the table of identity domains, as its translations are cached too, and for
+# virtio-iommu by its mappings.
 #
 # The kernel's own DMA debugging would warn of the leaks that are made here: it is off.
 #
@@ -13,6 +14,7 @@
 # variant lazy on stock: --policy lazy --nvme 0 --testdev --append dma_debug=off
 # variant caching-mode on stock: --iommu-opt caching-mode=on --policy strict --nvme 0 --testdev --append dma_debug=off
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --append dma_debug=off
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --append dma_debug=off
 # modules: inject
 # timeout: 60
 
@@ -27,6 +29,7 @@ load()
 {
 	case $DRIVER in
 	rust_vtd) table=identity_table=1 ;;
+	rust_virtio_iommu) table=identity_map=1 ;;
 	*) table= ;;
 	esac
 	load_iommu park_unbound=1 $table && insmod /modules/rust_testowner.ko &&

@@ -12,6 +12,7 @@
 # variant lazy on stock: --policy lazy --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # variant control on stock: --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # modules: inject
 # timeout: 60
 

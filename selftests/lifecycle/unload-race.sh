@@ -5,6 +5,7 @@
 # is bound, held at each place where the two can meet.
 #
 # variant strict: --policy strict --nvme 1 --device iommu-testdev
+# variant virtio on stock: --iommu virtio --policy strict --nvme 1 --device iommu-testdev
 # modules: inject
 # timeout: 120
 
@@ -37,6 +38,7 @@ finished()
 
 load()
 {
+	no_more_waiting
 	load_iommu && modprobe nvme && wait_for 30 test -b /dev/nvme0n1 &&
 		insmod /modules/rust_testowner.ko || return 1
 	disk=$(pci_of nvme0n1)

@@ -37,10 +37,7 @@ shut_down()
 
 load()
 {
-	# Until then the kernel keeps drivers from devices that are behind a unit without a driver (VIOT).
-	until [ $UNIT_NAME != viommu ] || [ "$(cut -d. -f1 /proc/uptime)" -ge 15 ]; do
-		sleep 1
-	done
+	no_more_waiting
 	load_iommu && modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && wait_for 30 test -b /dev/nvme1n1 &&
 		first=$(pci_of nvme0n1) && second=$(pci_of nvme1n1)
 }

@@ -7,6 +7,7 @@ use crate::raw::Map;
 use crate::sysfs::Device;
 use crate::testdev::Ghost;
 use crate::vfio::{Container, Group};
+use crate::vmstat::DRIVERS;
 use anyhow::{ensure, Context, Result};
 use std::path::Path;
 use std::time::Instant;
@@ -16,8 +17,13 @@ const PAGE: usize = 4096;
 const EBUSY: i32 = 16;
 /// The report on groups, of the driver that is loaded.
 pub fn report() -> Result<String> {
-    let of = |driver| file::read(Path::new(&format!("/sys/kernel/debug/{driver}/groups")));
-    of("rust_vtd").or_else(|_| of("rust_amdvi"))
+    let mut files = DRIVERS
+        .iter()
+        .map(|driver| format!("/sys/kernel/debug/{driver}/groups"));
+    let file = files.find(|file| Path::new(file).exists());
+    file::read(Path::new(
+        &file.context("no driver has a report on groups")?,
+    ))
 }
 
 #[derive(clap::Args)]

@@ -7,7 +7,8 @@ use anyhow::{bail, Context, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const MODULES: &[&str] = &["rust_iommu", "rust_vtd", "rust_amdvi"];
+/// The modules of drivers; their folders in debugfs have the same names.
+pub const DRIVERS: &[&str] = &["rust_vtd", "rust_amdvi", "rust_virtio_iommu"];
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -67,7 +68,7 @@ fn counters() -> Result<Counters> {
     let name = "nr_iommu_pages";
     let pages = value(&vmstat, name).with_context(|| format!("/proc/vmstat has no {name}"))?;
     let mut counters = vec![(name.to_string(), pages.to_string())];
-    for module in MODULES {
+    for module in ["rust_iommu"].iter().chain(DRIVERS) {
         let refs = file::read(&Path::new("/sys/module").join(module).join("refcnt"));
         let refs = refs.unwrap_or_else(|_| "absent".into());
         counters.push((format!("{module}.refs"), refs));
