@@ -22,7 +22,10 @@ fi
 ktap_print_header
 ktap_set_plan 8
 
-ROUNDS=100
+case $KERNEL in
+debug) ROUNDS=30 ;;
+*) ROUNDS=100 ;;
+esac
 
 load()
 {

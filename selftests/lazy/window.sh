@@ -169,7 +169,7 @@ reached()
 nothing_is_reached_after_its_age()
 {
 	case $KERNEL-$VARIANT in
-	debug*) races age "rust_testdev-$dev" $MAX_AGE_MS --pages 200 --interval 20000 ;;
+	debug*) races age "rust_testdev-$dev" $MAX_AGE_MS --pages 100 --interval 20000 ;;
 	*-many) races age "rust_testdev-$dev" $MAX_AGE_MS --pages 10000 ;;
 	*) races age "rust_testdev-$dev" $MAX_AGE_MS ;;
 	esac

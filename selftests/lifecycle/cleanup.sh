@@ -7,7 +7,7 @@
 # The kernel's own DMA debugging would warn of the leaks that are made here: it is off.
 # No unit of QEMU has regions that firmware needs (RMRR), so these are not seen here.
 #
-# variant strict: --policy strict --nvme 1 --testdev --cpus 4 --append dma_debug=off
+# variant strict on stock: --policy strict --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant lazy: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant window: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off

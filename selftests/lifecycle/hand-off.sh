@@ -12,11 +12,11 @@
 . /selftests/lib.sh
 
 # The debug kernel takes some four times as long.
-if [ "$KERNEL" = debug ]; then
-	COUNT=${COUNT:-20}
-else
-	COUNT=${COUNT:-200}
-fi
+case $VARIANT/$KERNEL in
+*/debug) COUNT=${COUNT:-10} ;;
+lazy/*) COUNT=${COUNT:-200} ;;
+*) COUNT=${COUNT:-40} ;;
+esac
 # In one of so many more is written and verified, before and after, and VFIO has the
 # device open.
 OFTEN=20

@@ -11,7 +11,10 @@
 
 . /selftests/lib.sh
 
-ROUNDS=3
+case $KERNEL in
+debug) ROUNDS=2 ;;
+*) ROUNDS=3 ;;
+esac
 
 load()
 {

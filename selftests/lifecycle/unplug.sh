@@ -17,8 +17,9 @@
 # A round takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 storm/*) rounds=1000 storm=600 ;;
-*/debug) rounds=100 storm=60 ;;
-*) rounds=1000 storm=60 ;;
+*/debug) rounds=40 storm=20 ;;
+shared/*) rounds=1000 storm=30 ;;
+*) rounds=200 storm=20 ;;
 esac
 ROUNDS=${ROUNDS:-$rounds}
 STORM=${STORM:-$storm}

@@ -18,7 +18,7 @@
 
 # On the debug kernel, which is far slower, the full number takes the long variant.
 case $VARIANT/$KERNEL in
-lazy/debug) : "${COUNT:=4000}" ;;
+lazy/debug) : "${COUNT:=2000}" ;;
 esac
 COUNT=${COUNT:-10000}
 

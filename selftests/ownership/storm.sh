@@ -17,6 +17,7 @@
 case $VARIANT/$KERNEL in
 strict/debug) : "${ROUNDS:=200}" "${FAILURES:=2}" "${SECONDS_OF_STORM:=10}" "${UNLOADS:=5}" "${CYCLES:=5}" ;;
 full/*) : "${CYCLES:=500}" ;;
+virtio/*) : "${ROUNDS:=1000}" "${FAILURES:=5}" "${SECONDS_OF_STORM:=10}" "${UNLOADS:=10}" "${CYCLES:=20}" ;;
 esac
 ROUNDS=${ROUNDS:-5000}
 FAILURES=${FAILURES:-20}

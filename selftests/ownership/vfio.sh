@@ -13,7 +13,7 @@
 
 # On the debug kernel, which is far slower, the full numbers take the long variant.
 case $VARIANT/$KERNEL in
-strict/debug) : "${ROUNDS:=200}" "${TYPES:=20}" "${REBINDS:=5}" ;;
+strict/debug | virtio/*) : "${ROUNDS:=200}" "${TYPES:=20}" "${REBINDS:=5}" ;;
 esac
 ROUNDS=${ROUNDS:-1000}
 TYPES=${TYPES:-100}
