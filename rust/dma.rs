@@ -46,10 +46,11 @@ pub fn set_mask(dev: &Device<Bound>, bits: u32) -> Result {
 /// # Invariants
 ///
 /// `addr` is the start of an allocation of `1 << order` pages which is owned by
-/// this object and was initialized.
+/// this object and was initialized; `pages` of them are used, which is no more.
 pub struct Buffer {
     addr: NonNull<Atomic<u32>>,
     order: u32,
+    pages: usize,
 }
 
 // SAFETY: The pages belong to no thread, and are only reached through atomics.
@@ -59,7 +60,7 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// Allocates `pages` pages, rounded up to a power of two. May sleep.
+    /// Allocates `pages` pages. May sleep.
     ///
     /// Fails with `EINVAL` for none, and with `ENOMEM`.
     pub fn new(pages: usize) -> Result<Arc<Self>> {
@@ -72,13 +73,13 @@ impl Buffer {
         let addr = unsafe { bindings::get_free_pages_noprof(gfp, order) };
         let addr = NonNull::new(addr as *mut Atomic<u32>).ok_or(ENOMEM)?;
         // INVARIANT: The pages were just allocated for us, zeroed.
-        let buffer = Self { addr, order };
+        let buffer = Self { addr, order, pages };
         Arc::new(buffer, GFP_KERNEL).map_err(|AllocError| ENOMEM)
     }
 
     /// Size in bytes.
     pub fn size(&self) -> usize {
-        PAGE_SIZE << self.order
+        PAGE_SIZE * self.pages
     }
 
     /// Address of the first byte as the CPU's memory controller sees it.
