@@ -257,7 +257,7 @@ pub(crate) fn paging<D: Driver>(
         };
     }
     D::compatible(unit, &endpoint.facts, &domain.config)?;
-    if D::flush_new_mappings(unit) && !domain.flushes_new || !domain.is_copied_by(unit) {
+    if D::flush_new_mappings(unit) && !domain.flushes_new {
         return Err(EINVAL);
     }
     inject::reach("attach.prepare", Some(dev.as_device()))?;

@@ -156,7 +156,7 @@ pub(crate) fn flush<D: Driver>(
         let (run, others) = rest.split_at(count);
         rest = others;
 
-        let mut batch = Batch::<D>::of_domain(unit);
+        let mut batch = Batch::<D>::new(unit);
         for (i, node) in run.iter().enumerate() {
             // Endpoints of a unit share the domain's tag on it, but for the rare
             // two that were attached at the same moment.

@@ -4,23 +4,12 @@
 
 use crate::{
     driver::Driver,
-    lazy::quiet::{
-        Quiet,
-        UnderWay, //
-    },
     queue::{
         CommandQueue,
         Synced, //
     },
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::Atomic, //
-};
-
-/// All that is invalidated but for what [`crate::domain::Domain::quiet`] counts: when devices are attached
-/// or detached.
-pub(crate) static ELSEWHERE: Quiet<Atomic<u64>> = Quiet::new(Atomic::new(0));
+use kernel::prelude::*;
 
 /// A command of a driver's queue.
 type Command<D> = <<D as Driver>::Queue as CommandQueue>::Command;
@@ -57,24 +46,13 @@ pub struct Batch<'u, D: Driver> {
     commands: RoomOf<D>,
     used: usize,
     early: Result,
-    under_way: Option<UnderWay<'static, Atomic<u64>>>,
 }
 
 impl<'u, D: Driver> Batch<'u, D> {
-    pub(crate) fn new(unit: &'u D::Unit) -> Self {
-        let under_way = Some(ELSEWHERE.begin());
-        Self {
-            under_way,
-            ..Self::of_domain(unit)
-        }
-    }
-
-    /// A batch of invalidations that the domain counts.
     #[inline]
-    pub(crate) fn of_domain(unit: &'u D::Unit) -> Self {
+    pub(crate) fn new(unit: &'u D::Unit) -> Self {
         Self {
             unit,
-            under_way: None,
             commands: Room::new(),
             used: 0,
             early: Ok(()),
@@ -109,10 +87,6 @@ impl<'u, D: Driver> Batch<'u, D> {
         let used = core::mem::take(&mut self.used);
         let synced = submit::<D>(self.unit, self.commands.as_ref().get(..used).unwrap_or(&[]));
         let early = core::mem::replace(&mut self.early, Ok(()));
-        let synced = early.and(synced);
-        if let (Err(_), Some(under_way)) = (&synced, self.under_way.take()) {
-            under_way.has_failed();
-        }
-        synced
+        early.and(synced)
     }
 }

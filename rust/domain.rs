@@ -11,12 +11,7 @@ use crate::{
     driver::Driver,
     endpoint::Device,
     invalidation::Invalidation,
-    lazy::{
-        quiet::Quiet,
-        word::Line, //
-    },
     named,
-    policy::settings,
     pt::{
         walk::Range,
         PageTable, //
@@ -26,13 +21,9 @@ use crate::{
     unit::UnitRef, //
 };
 use kernel::{
-    page::PAGE_SHIFT,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
+        atomic::Relaxed,
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -55,10 +46,6 @@ pub(crate) struct Domain<D: Driver> {
     /// New mappings are announced to the units too. Fixed when the domain is made,
     /// because the core's path for those that need it is a different one.
     pub(crate) flushes_new: bool,
-    /// What [`Driver::copies_tables`] says of each unit, if that is to be used.
-    copied: Option<u32>,
-    /// What was invalidated here; counted if `copied` is there.
-    pub(crate) quiet: Line<Quiet<Atomic<u64>>>,
     /// Of which kind the core's queue is if it gets one. Fixed when the domain is made, as it is for
     /// the core.
     pub(crate) single_queue: bool,
@@ -93,8 +80,6 @@ impl<D: Driver> Domain<D> {
                 table <- D::Table::new(config, node),
                 config,
                 flushes_new,
-                copied: D::copies_tables(&unit).filter(|_| settings::revives()),
-                quiet: Line(Quiet::new(Atomic::new(0))),
                 single_queue: device.single_queue.load(Relaxed),
                 attached <- named::spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
@@ -197,39 +182,7 @@ impl<D: Driver> Domain<D> {
         if let Some(remote) = self.table.remote() {
             return remote::flush(self, remote, what);
         }
-        if self.copied.is_none() {
-            return attached::flush(&self.attached, what);
-        }
-        let under_way = self.quiet.0.begin();
-        attached::flush(&self.attached, what).inspect_err(|_| under_way.has_failed())
-    }
-
-    /// Whether `unit` is of the same kind as those that mappings are not announced to again.
-    pub(crate) fn is_copied_by(&self, unit: &D::Unit) -> bool {
-        !self.is_copied() || D::copies_tables(unit) == self.copied
-    }
-
-    /// Whether a mapping that comes back soon need not be announced.
-    #[inline]
-    pub(crate) fn is_copied(&self) -> bool {
-        self.copied.is_some()
-    }
-
-    /// Invalidates pages of 4 KB that are mapped, and were not before. Context: atomic.
-    pub(crate) fn announce(&self, iova: u64, pages: usize) -> Result<Synced> {
-        let what = Invalidation::Range {
-            start: iova,
-            last: iova + (((pages as u64) << PAGE_SHIFT) - 1),
-            leaf_only: true,
-        };
-        // If it tells nothing of other pages, those that are remembered stay known.
-        match self.copied.map(|order| what.plan(Some(order)).pages()) {
-            Some(Some(covered)) if covered == pages as u64 => {
-                attached::flush(&self.attached, &what)
-                    .inspect_err(|_| self.quiet.0.begin().has_failed())
-            }
-            _ => self.flush(&what),
-        }
+        attached::flush(&self.attached, what)
     }
 }
 

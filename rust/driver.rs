@@ -117,16 +117,6 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     /// Context: any. The answer must not change.
     fn flush_new_mappings(unit: &Self::Unit) -> bool;
 
-    /// log2 of the pages of 4 KB of the largest block that [`invalidate`](Self::invalidate) names, where new
-    /// mappings are invalidated for one reason alone: who emulates the unit may have a copy of the tables.
-    /// `invalidate` then covers no more than [`Invalidation::plan`] for that order says.
-    ///
-    /// If the module's parameter `revive` says that such a copy follows what it is told, and nothing else, a
-    /// mapping that is in the copy is not announced again. Context: any. The answer must not change.
-    fn copies_tables(_unit: &Self::Unit) -> Option<u32> {
-        None
-    }
-
     /// Takes a tag that no cache of the unit holds entries for.
     ///
     /// Context: may sleep.

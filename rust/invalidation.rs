@@ -80,16 +80,6 @@ pub enum Plan {
     Blocks(Blocks),
 }
 
-impl Plan {
-    /// Pages of all blocks together; `None` for the whole domain.
-    pub fn pages(&self) -> Option<u64> {
-        match self {
-            Self::All => None,
-            Self::Blocks(blocks) => blocks.map(|block| 1u64.checked_shl(block.order)).sum(),
-        }
-    }
-}
-
 /// One to [`MAX_BLOCKS`] blocks that do not overlap; an iterator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {

@@ -76,10 +76,6 @@ module! {
             default: 0,
             description: "MB of IOVAs for a device under the policy lazy, at most (power of two; 0: chosen)",
         },
-        revive: u32 {
-            default: 0,
-            description: "1: with caching mode, mappings that come back are not announced (see lazy-flush.rst)",
-        },
         max_age_ms: u32 {
             default: 1000,
             description: "Milliseconds for which an IOVA stays reachable under the policy lazy, at most (0: until all were used)",

@@ -11,7 +11,6 @@ pub(crate) mod glue;
 pub mod kept;
 pub mod leaves;
 mod memory;
-pub mod quiet;
 pub mod recent;
 pub(crate) mod twin;
 pub mod window;

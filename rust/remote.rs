@@ -122,7 +122,7 @@ fn tell<D: Driver>(nodes: &[Node<D>], remote: &Remote, start: u64, last: u64) ->
         let Some(unit) = of_unit.first().map(|node| &node.endpoint.unit) else {
             continue;
         };
-        let mut batch = Batch::<D>::of_domain(unit);
+        let mut batch = Batch::<D>::new(unit);
         for tag in tags(of_unit).filter(|tag| is_live(of_unit, tag, None)) {
             let mut at = Some(start);
             while let Some(run) = at.and_then(|at| remote.mappings.lock().fresh(at, last)) {
@@ -181,7 +181,7 @@ fn forget<D: Driver>(
         let Some(unit) = of_unit.first().map(|node| &node.endpoint.unit) else {
             continue;
         };
-        let mut batch = Batch::<D>::of_domain(unit);
+        let mut batch = Batch::<D>::new(unit);
         let mut at = Some(0);
         while let Some((start, last)) = at.and_then(&next) {
             let what = Invalidation::Range {

@@ -153,7 +153,7 @@ load_iommu()
 	load_driver=
 	for load_parameter; do
 		case $load_parameter in
-		policy=* | lazy_window_mb=* | max_age_ms=* | revive=*) load_framework="$load_framework $load_parameter" ;;
+		policy=* | lazy_window_mb=* | max_age_ms=*) load_framework="$load_framework $load_parameter" ;;
 		*) load_driver="$load_driver $load_parameter" ;;
 		esac
 	done

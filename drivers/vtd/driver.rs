@@ -146,13 +146,6 @@ impl Driver for Vtd {
         caps.caching_mode() || caps.write_buffer_flush()
     }
 
-    fn copies_tables(unit: &Unit) -> Option<u32> {
-        // Only emulated units have caching mode (6.1). A write buffer is another reason.
-        let caps = unit.registers().caps();
-        let copies = caps.caching_mode() && !caps.write_buffer_flush();
-        caps.max_block_order().filter(|_| copies)
-    }
-
     fn alloc_tag(unit: &Unit) -> Result<Id> {
         unit.tag()
     }

@@ -28,9 +28,13 @@ pub trait Hardware {
     fn flush(&self) -> Result<(), Self::Error>;
 
     /// Calls `f` while nobody else has it called: a lock that may be taken wherever the window is
-    /// used (in the kernel: with interrupts off). Correctness does not rest on it. It makes those
-    /// who need a flush wait for one that somebody else has begun, instead of each making one.
+    /// used (in the kernel: with interrupts off). It makes those who need a flush wait for one that
+    /// somebody else has begun, instead of each making one; correctness does not rest on that. But what is
+    /// kept is cleared within it, so that who has been in it knows that all of that has gone.
     fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R;
+
+    /// [`Hardware::exclusively`], but `None` if somebody else is within.
+    fn exclusively_if_free<R>(&self, f: impl FnOnce() -> R) -> Option<R>;
 
     /// Starts the timer that calls [`Clock::expire`] after the maximum age. Called by an unmap,
     /// once for each time that the timer is needed; that it runs already does no harm.
@@ -181,15 +185,16 @@ impl<W: Word> Clock<W> {
         self.flush_after(self.epoch(), hardware)
     }
 
-    /// What the timer calls: flushes all that was freed while it ran.
+    /// What the timer calls: flushes all that was freed while it ran, and what `free` frees.
     ///
     /// Errors: the flush failed. What was freed is still owed a flush, so the caller starts the timer
     /// again, unless the hardware is given up. Context: as for [`Clock::flush_after`].
-    pub fn expire<H: Hardware>(&self, hardware: &H) -> Result<(), H::Error> {
+    pub fn expire<H: Hardware>(&self, hardware: &H, free: impl FnOnce()) -> Result<(), H::Error> {
         let timer = &self.shared.0.timer;
         // Idle first. An unmap that comes while the flush runs may be too late for it, and must have
         // the timer started again.
         let _ = timer.compare_exchange(ARMED, IDLE);
+        free();
         self.drain(hardware).inspect_err(|_| {
             let _ = timer.compare_exchange(IDLE, ARMED);
         })

@@ -19,8 +19,22 @@ pub trait Format {
     /// from there and clears it.
     const FILLER: u64;
 
-    /// Returns whether an entry maps something.
+    /// A bit of a present entry that hardware ignores: nobody has the page, but the entry is kept (see
+    /// [`super::recent`]).
+    const KEPT: u64;
+
+    /// Returns whether the hardware lets something through.
     fn is_present(entry: u64) -> bool;
+
+    /// Returns whether an entry is present, and the page somebody's.
+    #[inline]
+    fn is_mapped(entry: u64) -> bool {
+        Self::is_present(entry) && entry & Self::KEPT == 0
+    }
+
+    /// Returns what a present entry lets through: a number below 4, never 0, that is another one for
+    /// each combination.
+    fn access(entry: u64) -> u64;
 
     /// Makes an entry that maps nothing and carries `stamp`.
     fn vacant(stamp: u64) -> u64;
@@ -53,10 +67,17 @@ pub struct Permissions;
 impl Format for Permissions {
     // All that is not zero is a page for it.
     const FILLER: u64 = 1 << 12;
+    // Of those that specification 9.8 has for software.
+    const KEPT: u64 = 1 << 52;
 
     #[inline]
     fn is_present(entry: u64) -> bool {
         entry & 3 != 0
+    }
+
+    #[inline]
+    fn access(entry: u64) -> u64 {
+        entry & 3
     }
 
     #[inline]
@@ -83,40 +104,17 @@ pub struct HostTable;
 impl Format for HostTable {
     // Present, but neither readable nor writable.
     const FILLER: u64 = 1 << 12 | 1;
-
-    #[inline]
-    fn is_present(entry: u64) -> bool {
-        PresentBit::is_present(entry)
-    }
-
-    #[inline]
-    fn vacant(stamp: u64) -> u64 {
-        PresentBit::vacant(stamp)
-    }
-
-    #[inline]
-    fn stamp(entry: u64) -> u64 {
-        PresentBit::stamp(entry)
-    }
-
-    #[inline]
-    fn is_below(entry: u64, stamp: u64) -> bool {
-        PresentBit::is_below(entry, stamp)
-    }
-}
-
-/// Entries with a present bit, bit 0: VT-d's first stage, and the entries of a window that no
-/// hardware walks (virtio-iommu).
-#[derive(Clone, Copy, Debug)]
-pub struct PresentBit;
-
-impl Format for PresentBit {
-    // No table of the kernel's code is used with this format.
-    const FILLER: u64 = 0;
+    // Bits 4:1 are ignored (specification 48882, 2.2.3).
+    const KEPT: u64 = 1 << 1;
 
     #[inline]
     fn is_present(entry: u64) -> bool {
         entry & 1 != 0
+    }
+
+    #[inline]
+    fn access(entry: u64) -> u64 {
+        entry >> 61 & 3
     }
 
     #[inline]

@@ -10,13 +10,12 @@ use super::{
     },
     leaves::Table,
     memory::Leaves,
-    recent::Slot,
+    recent::places_for,
     twin::Twin,
     window::Window,
     word::Line, //
 };
 use crate::{
-    batch::ELSEWHERE,
     domain::Domain,
     driver::Driver,
     invalidation::Invalidation,
@@ -44,9 +43,6 @@ use kernel::{
     time::Delta, //
 };
 
-/// Pages of a window for each run that is remembered: 2 bits a page.
-const PAGES_A_SLOT: usize = 8 * size_of::<Slot<Atomic<u64>>>() / 2;
-
 /// What a timer may be late for, with what it does: a CPU that has interrupts off, a flush that is
 /// waited for, a tick where there are no finer timers.
 const LATE: Delta = Delta::from_millis(4);
@@ -61,7 +57,7 @@ fn delay(max_age_ms: u32) -> Delta {
 pub(crate) struct Env<D: Driver> {
     leaves: Leaves,
     cursors: KVVec<Line<Atomic<u64>>>,
-    recent: KVVec<Slot<Atomic<u64>>>,
+    recent: KVVec<Atomic<u64>>,
     pub(crate) domain: Arc<Domain<D>>,
     flushing: Pin<KBox<SpinLockIrq<()>>>,
     max_age_ms: Atomic<u32>,
@@ -91,13 +87,8 @@ impl<D: Driver> Table for Env<D> {
     }
 
     #[inline]
-    fn recent(&self) -> &[Slot<Atomic<u64>>] {
+    fn recent(&self) -> &[Atomic<u64>] {
         &self.recent
-    }
-
-    #[inline]
-    fn quiet(&self) -> Option<u64> {
-        self.domain.quiet.0.now(&ELSEWHERE)
     }
 
     #[inline]
@@ -123,6 +114,11 @@ impl<D: Driver> Hardware for Env<D> {
     fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R {
         let _flushing = self.flushing.lock();
         f()
+    }
+
+    fn exclusively_if_free<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let _flushing = self.flushing.try_lock()?;
+        Some(f())
     }
 
     fn start_timer(&self) {
@@ -184,15 +180,15 @@ impl<D: Driver> Lazy<D> {
                 .push_within_capacity(Line(Atomic::new(0)))
                 .map_err(|_| ENOMEM)?;
         }
-        let slots = if domain.is_copied() {
-            (bytes >> PAGE_SHIFT) / PAGES_A_SLOT
+        let places = if domain.flushes_new {
+            places_for(bytes >> PAGE_SHIFT)
         } else {
             0
         };
-        let mut recent = KVVec::with_capacity(slots, GFP_KERNEL)?;
-        for _ in 0..slots {
+        let mut recent = KVVec::with_capacity(places, GFP_KERNEL)?;
+        for _ in 0..places {
             recent
-                .push_within_capacity(Slot::empty())
+                .push_within_capacity(Atomic::new(0))
                 .map_err(|_| ENOMEM)?;
         }
         let flushing = KBox::pin_init(named::spinlock_irq!((), "iommu lazy flush"), GFP_KERNEL)?;

@@ -21,14 +21,16 @@
 //! Only who has cleared an entry writes to it while it is leaving. So a plain store is enough for the
 //! stamp.
 //!
-//! Whoever unmapped a page may have it back before its flush (see [`super::recent`])::
+//! Where there are places for runs that are kept (see [`super::recent`]), an entry may also be *kept*. It
+//! belongs to whoever has marked it, until the run is in its place, and then to whoever takes it out::
 //!
-//!     freed(any)             --claim_again: compare_exchange-->  present
+//!     present                --keep: compare_exchange----->  kept
+//!     kept                   --use_again: store----------->  present
+//!     kept                   --retire: compare_exchange--->  leaving
 
 use super::{
     clock::{Clock, Hardware},
     format::{Format, LEAVING, RESERVED},
-    recent::{Slot, LONGEST},
     word::{Line, Word},
 };
 use core::slice::from_ref;
@@ -47,17 +49,10 @@ pub trait Table {
     /// Returns a word for each CPU, for its place in the window. Zero at first.
     fn cursors(&self) -> &[Line<Self::Word>];
 
-    /// Returns slots for runs that were unmapped last; none if nothing is gained by having them back.
+    /// Returns places for runs that are kept; none if nothing is gained by it. Zero at first.
     #[inline]
-    fn recent(&self) -> &[Slot<Self::Word>] {
+    fn recent(&self) -> &[Self::Word] {
         &[]
-    }
-
-    /// Returns when it is; see [`Quiet::now`](super::quiet::Quiet::now). All is counted that makes the
-    /// hardware forget what a run maps, but for invalidations of pages that are mapped.
-    #[inline]
-    fn quiet(&self) -> Option<u64> {
-        None
     }
 
     /// Makes the hardware see entries that were written. Does nothing if its walks are coherent;
@@ -132,32 +127,13 @@ pub(super) fn release<E: Table + Hardware>(
 ) -> Result<(), NotMapped> {
     if let [word] = run {
         // The usual case in a few instructions.
-        if vacate(env, clock, from_ref(word)) == 1 {
+        if vacate::<E, false>(env, clock, from_ref(word)) == 1 {
             clock.age(env);
             return Ok(());
         }
         return Err(NotMapped { pages: 1 });
     }
-    release_all(env, clock, run)
-}
-
-/// [`release`] of any run.
-#[inline(never)]
-fn release_all<E: Table + Hardware>(
-    env: &E,
-    clock: &Clock<E::Word>,
-    run: &[E::Word],
-) -> Result<(), NotMapped> {
-    let mut wrong = 0;
-    for batch in run.chunks(BATCH) {
-        let mut rest = batch;
-        while !rest.is_empty() {
-            let cleared = vacate(env, clock, rest);
-            // The one that `clear()` stopped at.
-            wrong += usize::from(cleared < rest.len());
-            rest = rest.get(cleared + 1..).unwrap_or_default();
-        }
-    }
+    let wrong = release_all::<E, false>(env, clock, run);
     if wrong < run.len() {
         clock.age(env);
     }
@@ -167,11 +143,35 @@ fn release_all<E: Table + Hardware>(
     }
 }
 
-/// Unmaps pages up to the first one that is not mapped, and returns how many.
+/// Unmaps all pages of any run that are kept, or that are mapped, and returns how many are not.
+#[inline(never)]
+fn release_all<E: Table + Hardware, const KEPT: bool>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+) -> usize {
+    let mut wrong = 0;
+    for batch in run.chunks(BATCH) {
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let cleared = vacate::<E, KEPT>(env, clock, rest);
+            // The one that `clear()` stopped at.
+            wrong += usize::from(cleared < rest.len());
+            rest = rest.get(cleared + 1..).unwrap_or_default();
+        }
+    }
+    wrong
+}
+
+/// Unmaps pages up to the first one that is not mapped, or not kept, and returns how many.
 #[inline(always)]
-fn vacate<E: Table + Hardware>(env: &E, clock: &Clock<E::Word>, run: &[E::Word]) -> usize {
+fn vacate<E: Table + Hardware, const KEPT: bool>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+) -> usize {
     env.promptly(|| {
-        let cleared = clear::<E>(run);
+        let cleared = clear::<E, KEPT>(run);
         if let Some(ours) = run.get(..cleared).filter(|ours| !ours.is_empty()) {
             env.written(ours);
             let freed = E::Format::vacant(clock.epoch());
@@ -183,57 +183,60 @@ fn vacate<E: Table + Hardware>(env: &E, clock: &Clock<E::Word>, run: &[E::Word])
     })
 }
 
-/// Returns the entry of the first page of a run whose pages map memory that is side by side; `None` if
-/// they do not, or if the run is too long to be remembered.
-pub(super) fn block<T: Table>(run: &[T::Word]) -> Option<u64> {
-    let first = run.first()?.load();
-    let follows = |(place, word): (usize, &T::Word)| word.load() == at(first, place);
-    let all = run.len() <= LONGEST && run.iter().enumerate().all(follows);
-    (all && T::Format::is_present(first)).then_some(first)
-}
-
-/// The entry of a page at `place` behind one that has the entry `first`, if its memory is too. The
-/// address of a page is in place in all formats.
-fn at(first: u64, place: usize) -> u64 {
-    first.wrapping_add((place as u64) << 12)
-}
-
-/// Claims again all pages of a run that was unmapped, or none. `first` is what [`block`] said then.
+/// Marks all pages of a run as kept, if they map memory that is side by side, from the entry `first` on.
 ///
-/// Not as [`claim`]: the pages may not be free yet. Who calls this knew shortly before that nothing was
-/// flushed since they were unmapped, so that nobody else had had them. It must look again: if there was a
-/// flush in between, they may be what another CPU has unmapped since, and are given back by [`release`],
-/// with a new stamp.
-pub(super) fn claim_again<E: Table + Hardware>(
+/// If it returns false nothing has changed, but that pages of a run that somebody else unmaps too may be
+/// freed. Full if it returns true. The caller is within [`Hardware::promptly`].
+#[inline]
+pub(super) fn keep<E: Table + Hardware>(
     env: &E,
     clock: &Clock<E::Word>,
     run: &[E::Word],
     first: u64,
-    leaf: &mut impl FnMut(usize) -> u64,
 ) -> bool {
+    let follows = |(place, word): (usize, &E::Word)| word.load() == at(first, place);
+    if !E::Format::is_mapped(first) || !run.iter().enumerate().all(follows) {
+        return false;
+    }
     for (place, word) in run.iter().enumerate() {
-        let new = leaf(place);
-        let old = word.load();
-        let freed = E::Format::is_below(old, RESERVED);
-        if !(new == at(first, place) && freed && word.compare_exchange(old, new).is_ok()) {
-            let _ = release(env, clock, run.get(..place).unwrap_or_default());
+        let old = at(first, place);
+        if word.compare_exchange(old, old | E::Format::KEPT).is_err() {
+            retire(env, clock, run.get(..place).unwrap_or_default());
             return false;
         }
     }
-    env.written(run);
     true
 }
 
-/// Clears entries up to the first one that is not present, and returns how many.
+/// The entry of a page at `place` behind one that has the entry `first`, if its memory is too. The
+/// address of a page is in place in all formats.
+pub(super) fn at(first: u64, place: usize) -> u64 {
+    first.wrapping_add((place as u64) << 12)
+}
+
+/// Maps again all pages of a kept run, which is the caller's. The hardware has seen no other entries.
+pub(super) fn use_again<T: Table>(run: &[T::Word], first: u64) {
+    for (place, word) in run.iter().enumerate() {
+        word.store(at(first, place));
+    }
+}
+
+/// Unmaps all pages of a kept run, which is the caller's. Whoever has kept it sees to its age.
+pub(super) fn retire<E: Table + Hardware>(env: &E, clock: &Clock<E::Word>, run: &[E::Word]) {
+    // All are kept: nobody else changes them.
+    release_all::<E, true>(env, clock, run);
+}
+
+/// Clears entries up to the first one that is not mapped, or not kept, and returns how many.
 #[inline]
-fn clear<T: Table>(run: &[T::Word]) -> usize {
+fn clear<T: Table, const KEPT: bool>(run: &[T::Word]) -> usize {
     let leaving = T::Format::vacant(LEAVING);
     run.iter()
         .position(|word| {
             let mut old = word.load();
-            // Only what is present is written, so a mistake of the caller changes nothing. Hardware
+            // Only what is mapped is written, so a mistake of the caller changes nothing. Hardware
             // that sets accessed and dirty bits may come between: at most once for each bit.
-            while T::Format::is_present(old) {
+            while T::Format::is_present(old) && (old & T::Format::KEPT != 0) == KEPT {
                 match word.compare_exchange(old, leaving) {
                     Ok(()) => return false,
                     Err(now) => old = now,
@@ -257,7 +260,7 @@ pub(super) fn reserve<T: Table>(word: &T::Word, flushed: u64) -> bool {
 pub(super) enum Pending {
     /// There are no such pages.
     Nothing,
-    /// Another CPU is about to free them.
+    /// Another CPU is about to free them, or to keep them.
     Leaving,
     /// They wait for a flush.
     Freed,
@@ -273,7 +276,12 @@ pub(super) fn survey<T: Table>(run: &[T::Word], flushed: u64) -> (Pending, u64) 
         // Multiplying by an odd number loses nothing.
         digest = (digest ^ entry).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         digest ^= digest >> 32;
+        if T::Format::is_mapped(entry) {
+            continue;
+        }
         if T::Format::is_present(entry) {
+            // Or it is in its place by now.
+            pending = pending.max(Pending::Leaving);
             continue;
         }
         pending = pending.max(match T::Format::stamp(entry) {

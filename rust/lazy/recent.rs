@@ -1,115 +1,136 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What was unmapped last, to be mapped again where it was.
+//! Runs that a driver has unmapped, and whose entries are as they were: to be used again.
 //!
 //! Pure: compiled into the kernel and into the host tests alike.
 //!
-//! With caching mode a new mapping takes an invalidation: who emulates the unit has a copy of the table,
-//! which follows only what is told. What is mapped again before anything was invalidated (see
-//! [`super::quiet`]) is still in that copy, as it was. So neither its unmap nor its map has to be told.
+//! Where hardware has to be told of each new mapping, one that never went costs nothing to have again. So
+//! the entries of a run that is unmapped stay, marked by a bit that hardware ignores
+//! ([`Format::KEPT`]), until the next flush is about to begin; then they are cleared like all others
+//! that wait for it.
 //!
-//! Slots are hints like all else but the entries. Who finds one in use goes without.
+//! A kept run is in one place here, and belongs to whoever takes it out. The place says all about it
+//! in one word, so that it does not matter whether it was taken out and put back meanwhile.
 
-use super::word::Word;
+use super::{format::Format, word::Word};
 use core::ops::Range;
 
-/// Slots that one run may be in. A disk completes many requests at once, and starts as many again: with
+/// Places that one run may be in. A disk completes many requests at once, and starts as many again: with
 /// fewer, one in five was pushed out.
 const WAYS: usize = 8;
 
-/// Most pages of a run that is remembered.
-pub(crate) const LONGEST: usize = 64;
+/// Most pages of a run that is kept.
+pub(super) const LONGEST: usize = 1 << PAGES_BITS;
 
-/// In the place of an entry: somebody reads or writes the slot. No format has such an entry, which maps
-/// nothing.
-const BUSY: u64 = 1 << 63;
-
-/// A run that was unmapped.
-#[derive(Debug)]
-pub struct Slot<W> {
-    /// What its first page mapped; 0 if there is nothing.
-    leaf: W,
-    /// Index of its first page, and number of pages.
-    run: W,
-    /// When it was unmapped.
-    quiet: W,
+/// How many places there are for a window of so many pages: 2 bits a page at most. Most of a small window may
+/// be kept; the next lap frees it. Of a larger one so much that clearing it does not take long.
+pub(super) fn places_for(pages: usize) -> usize {
+    (pages / 32).min(2048)
 }
 
-impl<W: Word> Slot<W> {
-    /// Makes an empty slot.
-    pub fn empty() -> Self {
-        Self {
-            leaf: W::new(0),
-            run: W::new(0),
-            quiet: W::new(0),
-        }
+// A word: access, number of the page frame, number of pages less one, index of the first page.
+const INDEX_BITS: u32 = 25;
+const PAGES_BITS: u32 = 5;
+const FRAME_BITS: u32 = 32;
+
+/// No run is here; none has such a word, as no access is one that is not present.
+pub(super) const NONE: u64 = 0;
+
+/// A run of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) first: usize,
+    pub(super) pages: usize,
+}
+
+/// Where an entry's address is, in all formats.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// All of a place's word but the first page's index: what is asked for. `None` if such a run cannot be
+/// kept.
+#[inline]
+fn key<F: Format>(leaf: u64, pages: usize) -> Option<u64> {
+    let frame = (leaf & ADDRESS) >> 12;
+    if pages.wrapping_sub(1) >= LONGEST || frame >> FRAME_BITS != 0 {
+        return None;
     }
-
-    /// Reads or writes the slot if it has `leaf`, and nobody else is at it; `f` says what it has then.
-    fn hold<R>(&self, leaf: u64, f: impl FnOnce() -> (u64, R)) -> Option<R> {
-        if leaf == BUSY {
-            return None;
-        }
-        self.leaf.compare_exchange(leaf, BUSY).ok()?;
-        let (leaf, result) = f();
-        self.leaf.store_release(leaf);
-        Some(result)
-    }
+    let access = F::access(leaf) << (FRAME_BITS + PAGES_BITS);
+    Some(access | frame << PAGES_BITS | (pages as u64 - 1))
 }
 
-fn pack(first: usize, pages: usize) -> u64 {
-    ((first as u64) << 32) | pages as u64
+/// What the place of a run says whose first page has the entry `leaf`. `None` if it cannot be kept.
+#[inline]
+pub(super) fn word<F: Format>(leaf: u64, run: Run) -> Option<u64> {
+    let index = run.first as u64;
+    (index >> INDEX_BITS == 0).then_some(key::<F>(leaf, run.pages)? << INDEX_BITS | index)
 }
 
-/// Which of so many slots something may be in that begins at this page of memory.
+/// Returns the run of a word that is not [`NONE`].
+#[inline]
+pub(super) fn run(word: u64) -> Run {
+    // CAST: less bits.
+    let first = (word & ((1 << INDEX_BITS) - 1)) as usize;
+    let pages = ((word >> INDEX_BITS) & (LONGEST as u64 - 1)) as usize + 1;
+    Run { first, pages }
+}
+
+/// Which of `count` places may have what begins at the page frame of this number.
 ///
 /// Memory that is in use at once often lies side by side, or every other page of it does: that fills
 /// all sets alike, as their number is odd.
 #[inline]
-pub(super) fn places(slots: usize, frame: u64) -> Range<usize> {
-    let sets = (slots / WAYS).saturating_sub(1) | 1;
+pub(super) fn places(count: usize, frame: u64) -> Range<usize> {
+    let sets = (count / WAYS).saturating_sub(1) | 1;
     // CAST: 64 bits each.
-    let first = frame as usize % sets * WAYS;
-    first..first + WAYS
+    let set = frame as usize % sets;
+    // Of few there is less than one set.
+    set * WAYS..count.min((set + 1) * WAYS)
 }
 
-/// The slots that a run with this first entry may be in.
+/// The places of what has this key.
 #[inline]
-fn ways<W>(slots: &[Slot<W>], leaf: u64) -> &[Slot<W>] {
-    slots
-        .get(places(slots.len(), leaf >> 12))
-        .unwrap_or_default()
+fn ways<W>(all: &[W], key: u64) -> &[W] {
+    let frame = (key >> PAGES_BITS) & ((1 << FRAME_BITS) - 1);
+    all.get(places(all.len(), frame)).unwrap_or_default()
 }
 
-/// Remembers a run that was unmapped at the time `quiet`.
-pub(super) fn put<W: Word>(slots: &[Slot<W>], leaf: u64, first: usize, pages: usize, quiet: u64) {
-    let ways = ways(slots, leaf);
-    let useless = |slot: &&Slot<W>| slot.leaf.load() == 0 || slot.quiet.load() != quiet;
-    if let Some(slot) = ways.iter().find(useless).or(ways.get(first % WAYS)) {
-        slot.hold(slot.leaf.load(), || {
-            slot.run.store(pack(first, pages));
-            slot.quiet.store(quiet);
-            (leaf, ())
-        });
-    }
-}
-
-/// Forgets a run that was unmapped at the time `quiet`, and returns where it begins.
-pub(super) fn take<W: Word>(
-    slots: &[Slot<W>],
+/// Takes out a run of so many pages whose first page has the entry `leaf`, if it `suits`: it is the
+/// caller's then. Returns the index of its first page.
+#[inline]
+pub(super) fn take<F: Format, W: Word>(
+    all: &[W],
     leaf: u64,
     pages: usize,
-    quiet: u64,
+    suits: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    let slot = ways(slots, leaf)
+    let key = key::<F>(leaf, pages)?;
+    ways(all, key).iter().find_map(|place| {
+        let word = place.load();
+        if word >> INDEX_BITS != key {
+            return None;
+        }
+        let Run { first, .. } = run(word);
+        (suits(first) && place.compare_exchange(word, NONE).is_ok()).then_some(first)
+    })
+}
+
+/// Keeps a run, if there is an empty place for it.
+#[inline]
+pub(super) fn put<W: Word>(all: &[W], word: u64) -> bool {
+    ways(all, word >> INDEX_BITS)
         .iter()
-        // CAST: the lower half.
-        .find(|slot| slot.leaf.load() == leaf && slot.run.load() as u32 as usize == pages)?;
-    slot.hold(leaf, || {
-        let run = slot.run.load();
-        // CAST: 32 bits each.
-        let (first, count) = ((run >> 32) as usize, run as u32 as usize);
-        let same = slot.quiet.load() == quiet && count == pages;
-        (0, same.then_some(first))
-    })?
+        .any(|place| place.load() == NONE && place.compare_exchange(NONE, word).is_ok())
+}
+
+/// Keeps a run in the place of another one, which is the caller's then. `None` if that was taken out
+/// just then: nothing was done.
+pub(super) fn push<W: Word>(all: &[W], word: u64) -> Option<Run> {
+    let ways = ways(all, word >> INDEX_BITS);
+    let Run { first, pages } = run(word);
+    // Long runs often begin where a multiple of their length is.
+    let which = (first / pages).checked_rem(ways.len())?;
+    let place = ways.get(which)?;
+    let old = place.load();
+    let pushed = old != NONE && place.compare_exchange(old, word).is_ok();
+    pushed.then(|| run(old))
 }

@@ -15,7 +15,7 @@ use super::{
     fit::{Geometry, Request},
     format::Format,
     leaves::{self, NotMapped, Pending, Refusal, Table},
-    recent,
+    recent::{self, Run},
     word::{Line, Word},
 };
 
@@ -184,59 +184,110 @@ impl<E: Table + Hardware> Window<E> {
         }
     }
 
-    /// Unmaps as [`Window::unmap`] does, and remembers the run for [`Window::map_again`].
+    /// Unmaps as [`Window::unmap`] does, but keeps the run for [`Window::map_again`] if it can.
+    #[inline]
     pub fn unmap_for_now(&self, first: usize, pages: usize) -> Result<(), NotMapped> {
         let run = self.run(first, pages).ok_or(NotMapped { pages })?;
-        let quiet = self.env.quiet();
-        let leaf = leaves::block::<E>(run);
-        leaves::release(&self.env, &self.clock, run)?;
-        // At the same time: nothing was invalidated while it was unmapped.
-        if let (Some(quiet), Some(leaf), true) = (quiet, leaf, quiet == self.env.quiet()) {
-            recent::put(self.env.recent(), leaf, first, pages, quiet);
+        let leaf = run.first().map_or(0, Word::load);
+        let Some(word) = recent::word::<E::Format>(leaf, Run { first, pages }) else {
+            return leaves::release(&self.env, &self.clock, run);
+        };
+        // Others may wait for what is in no place yet.
+        let kept = self.env.promptly(|| {
+            let kept = leaves::keep(&self.env, &self.clock, run, leaf);
+            if kept && !recent::put(self.env.recent(), word) {
+                self.push(word);
+            }
+            kept
+        });
+        // That was full, as clearing is: a timer that expires finds the run, or is found idle.
+        self.clock.age(&self.env);
+        if kept {
+            return Ok(());
         }
-        Ok(())
+        leaves::release(&self.env, &self.clock, run)
     }
 
-    /// Maps a run where it was mapped last, and returns its first page. Hardware that knew it then still
-    /// knows it. `leaf` as for [`Window::map`].
+    /// Keeps a run in another one's place. Or frees it: who unmaps waits for nobody's flush.
+    #[inline(never)]
+    fn push(&self, word: u64) {
+        let pushed = self.env.exclusively_if_free(|| {
+            let pushed = recent::push(self.env.recent(), word)?;
+            self.retire(pushed);
+            Some(())
+        });
+        if pushed.flatten().is_none() {
+            self.retire(recent::run(word));
+        }
+    }
+
+    /// Maps a run of pages that is kept, and returns its first page: hardware has been told of it. `leaf` as
+    /// for [`Window::map`].
     ///
-    /// `None`: nothing is mapped. It was not there, or something was invalidated since. Context: any.
+    /// `None`: nothing is mapped, as there is none. Context: any.
+    #[inline]
     pub fn map_again(
         &self,
         request: &Request,
         mut leaf: impl FnMut(usize) -> u64,
     ) -> Option<usize> {
-        let quiet = self.env.quiet()?;
+        if request.pages > recent::LONGEST {
+            return None;
+        }
         let entry = leaf(0);
-        if !E::Format::is_present(entry) {
+        let whole = (1..request.pages).all(|place| leaf(place) == leaves::at(entry, place));
+        if !whole || !E::Format::is_present(entry) {
             return None;
         }
-        let first = recent::take(self.env.recent(), entry, request.pages, quiet)?;
-        let run = self.run(first, request.pages)?;
-        if !self.geometry.suits(request, first)
-            || !leaves::claim_again(&self.env, &self.clock, run, entry, &mut leaf)
-        {
-            return None;
+        let suits = |first| self.geometry.suits(request, first);
+        self.env.promptly(|| {
+            let places = self.env.recent();
+            let first = recent::take::<E::Format, _>(places, entry, request.pages, suits)?;
+            leaves::use_again::<E>(self.run(first, request.pages)?, entry);
+            Some(first)
+        })
+    }
+
+    /// Returns how many runs are kept.
+    pub fn kept(&self) -> usize {
+        let places = self.env.recent().iter();
+        places.filter(|place| place.load() != recent::NONE).count()
+    }
+
+    /// Frees all that is kept. Within [`Hardware::exclusively`].
+    fn retire_locked(&self) {
+        for place in self.env.recent() {
+            let word = place.load();
+            // If somebody was faster it is mapped again, or another run, which was unmapped just now.
+            if word != recent::NONE && place.compare_exchange(word, recent::NONE).is_ok() {
+                self.retire(recent::run(word));
+            }
         }
-        // An invalidation that begins from here on finds it mapped.
-        if self.env.quiet() != Some(quiet) {
-            let _ = leaves::release(&self.env, &self.clock, run);
-            return None;
+    }
+
+    fn retire_all(&self) {
+        if !self.env.recent().is_empty() {
+            self.env.exclusively(|| self.retire_locked());
         }
-        Some(first)
+    }
+
+    fn retire(&self, run: Run) {
+        if let Some(run) = self.run(run.first, run.pages) {
+            leaves::retire(&self.env, &self.clock, run);
+        }
     }
 
     /// Returns the entry of a page if it is mapped.
     pub fn lookup(&self, index: usize) -> Option<u64> {
         let entry = self.entries().get(index)?.load();
-        E::Format::is_present(entry).then_some(entry)
+        E::Format::is_mapped(entry).then_some(entry)
     }
 
     /// Returns how many pages are mapped. Reads all entries.
     pub fn mapped(&self) -> usize {
         self.entries()
             .iter()
-            .filter(|word| E::Format::is_present(word.load()))
+            .filter(|word| E::Format::is_mapped(word.load()))
             .count()
     }
 
@@ -254,12 +305,13 @@ impl<E: Table + Hardware> Window<E> {
     ///
     /// Errors: the flush failed. Context: as for [`Window::map`].
     pub fn drain(&self) -> Result<(), E::Error> {
+        self.retire_all();
         self.clock.drain(&self.env)
     }
 
     /// What the timer calls; see [`Clock::expire`].
     pub fn expire(&self) -> Result<(), E::Error> {
-        self.clock.expire(&self.env)
+        self.clock.expire(&self.env, || self.retire_all())
     }
 
     /// Switches the maximum age on or off; see [`Clock::set_ageing`].
@@ -367,6 +419,7 @@ impl<E: Table + Hardware> Window<E> {
             if self.lap.load() >= lap {
                 return;
             }
+            self.retire_locked();
             // Also if there was one since the last lap began, for the maximum age: what was freed after
             // that would be in the way, and be searched through in vain. If it fails the lap is of
             // little use, but the search after it tries again.
@@ -439,9 +492,11 @@ impl<E: Table + Hardware> Window<E> {
             // While the first flush ran, others may have used what was free before, and freed it too
             // late for that flush. After it they have nothing more to use. So the second one gets all.
             for _ in 0..2 {
-                if !matches!(result, Ok(None))
-                    || leaves::survey::<E>(entries, flushed).0 != Pending::Freed
-                {
+                if !matches!(result, Ok(None)) {
+                    break;
+                }
+                self.retire_locked();
+                if leaves::survey::<E>(entries, flushed).0 != Pending::Freed {
                     break;
                 }
                 result = match self.clock.flush_locked(&self.env) {
@@ -470,6 +525,7 @@ impl<E: Table + Hardware> Window<E> {
             if let Some(first) = self.sweep(usable, request, flushed, leaf)? {
                 return Ok(first);
             }
+            self.retire_all();
             // Judged by what was flushed when the search began: a page that has become free since
             // then is one more reason to search again.
             let entries = self.entries().get(..usable).unwrap_or_default();

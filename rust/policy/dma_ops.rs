@@ -19,7 +19,6 @@ use crate::{
     driver::Driver,
     lazy::{
         fit::Request,
-        recent::LONGEST,
         window::Error, //
     },
     ops,
@@ -108,10 +107,6 @@ impl<D: Driver> Mapper<D> {
         let limit = unsafe { bindings::rust_iommu_dma_limit(dev) };
         let mut request = Request::new(pages);
         if pages > 1 {
-            if self.domain.is_copied() {
-                // So that its announcement is mostly about no other pages.
-                request.align = pages.min(LONGEST).next_power_of_two().ilog2();
-            }
             // SAFETY: As above.
             let boundary = unsafe { bindings::rust_iommu_seg_boundary(dev) };
             // Usually it is larger than the window, which lies within one stretch then.
@@ -125,7 +120,7 @@ impl<D: Driver> Mapper<D> {
         let (read, write) = access(direction);
         let config = &self.domain.config;
         let mut leaf = |place| D::Table::leaf(config, frame(place), read, write);
-        if self.domain.is_copied() {
+        if self.domain.flushes_new {
             if let Some(first) = lazy.window.map_again(&request, &mut leaf) {
                 return Some(Ok(env.iova() + ((first as u64) << PAGE_SHIFT)));
             }
@@ -160,7 +155,7 @@ impl<D: Driver> Mapper<D> {
             return false;
         }
         let pages = pages(iova, size as u64);
-        let unmapped = if self.domain.is_copied() {
+        let unmapped = if self.domain.flushes_new && self.device.overlay() == Overlay::Lazy {
             lazy.window.unmap_for_now(first, pages)
         } else {
             lazy.window.unmap(first, pages)

@@ -29,7 +29,10 @@ use crate::{
     raw, //
 };
 use kernel::{
-    page::PAGE_SIZE,
+    page::{
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
     prelude::*,
     sync::{
         atomic::{
@@ -120,7 +123,7 @@ impl<D: Driver> Mapper<D> {
     #[cold]
     pub(crate) fn announce(&self, iova: u64, pages: usize) {
         // As for every map: the core's callback cannot fail for this either.
-        let _ = self.domain.announce(iova, pages);
+        let _ = self.flush(iova, (pages as u64) << PAGE_SHIFT);
     }
 
     /// Invalidates some addresses. Context: any.
@@ -328,12 +331,11 @@ pub(crate) unsafe fn get<'a, D: Driver>(device: &Device<D>) -> Option<&'a Mapper
     unsafe { mapper.as_ref() }
 }
 
-/// Ends the mappings that are kept for the device. Errors: a flush failed. Context: may sleep; the lock of
+/// Ends what is put off and kept for the device. Errors: a flush failed. Context: may sleep; the lock of
 /// the group's members is held.
 pub(crate) fn release<D: Driver>(device: &Device<D>) -> Result {
     // SAFETY: The lock keeps `stop` away.
-    let keeper = unsafe { get(device) }.and_then(Mapper::keeper);
-    keeper.map_or(Ok(()), Keeper::drain)
+    unsafe { get(device) }.map_or(Ok(()), Mapper::drain)
 }
 
 /// Ends it.
@@ -381,5 +383,9 @@ pub(crate) fn show<D: Driver>(
         counts.flushes,
         counts.failed,
         counts.searches
-    )
+    )?;
+    if mapper.domain.flushes_new {
+        writeln!(f, "    {} mappings kept", lazy.window.kept())?;
+    }
+    Ok(())
 }

@@ -27,11 +27,6 @@ pub(crate) fn check() -> Result {
         pr_err!("lazy_window_mb={mb}: must be 0, or a power of two from 2 to 16384\n");
         return Err(EINVAL);
     }
-    let revive = module_parameters::revive.value();
-    if revive > 1 {
-        pr_err!("revive={revive}: must be 0 or 1\n");
-        return Err(EINVAL);
-    }
     Ok(())
 }
 
@@ -61,12 +56,6 @@ pub(crate) fn single_queue() -> bool {
 /// Size of windows; 0: not said.
 pub(crate) fn window_mb() -> u32 {
     module_parameters::lazy_window_mb.value()
-}
-
-/// Whether mappings that come back are not announced, where [`crate::driver::Driver::copies_tables`] says
-/// that they need not be.
-pub(crate) fn revives() -> bool {
-    module_parameters::revive.value() == 1
 }
 
 /// How long an unmapped IOVA may stay reachable under the policy `lazy`; 0: until all were used.

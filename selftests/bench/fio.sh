@@ -16,7 +16,7 @@
 
 SECONDS=${SECONDS:-4}
 
-insmod /modules/rust_iommu.ko ${POLICY:+policy=$POLICY} ${WINDOW:+lazy_window_mb=$WINDOW} ${REVIVE:+revive=$REVIVE} || exit 1
+insmod /modules/rust_iommu.ko ${POLICY:+policy=$POLICY} ${WINDOW:+lazy_window_mb=$WINDOW} || exit 1
 [ -z "$POLICY" ] || insmod /modules/$DRIVER.ko || exit 1
 modprobe nvme && wait_for 30 test -b /dev/nvme0n1 || exit 1
 

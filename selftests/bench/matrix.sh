@@ -16,7 +16,7 @@
 REPEAT=${REPEAT:-5}
 UNIT=${UNIT:-ns}
 
-insmod /modules/rust_iommu.ko ${POLICY:+policy=$POLICY} ${WINDOW:+lazy_window_mb=$WINDOW} ${REVIVE:+revive=$REVIVE} || exit 1
+insmod /modules/rust_iommu.ko ${POLICY:+policy=$POLICY} ${WINDOW:+lazy_window_mb=$WINDOW} || exit 1
 [ -z "$POLICY" ] || insmod /modules/$DRIVER.ko || exit 1
 insmod /modules/rust_bench.ko || exit 1
 dev=$(pci_devices 1234:11e8)

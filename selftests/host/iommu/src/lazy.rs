@@ -12,8 +12,6 @@ pub mod format;
 pub mod kept;
 #[path = "../../../../rust/lazy/leaves.rs"]
 pub mod leaves;
-#[path = "../../../../rust/lazy/quiet.rs"]
-pub mod quiet;
 #[path = "../../../../rust/lazy/recent.rs"]
 pub mod recent;
 #[path = "../../../../rust/lazy/window.rs"]

@@ -295,28 +295,6 @@ fn leaf_only_is_kept_and_never_assumed() {
     assert!(!Invalidation::All.leaf_only());
 }
 
-/// Plans that flush as many pages as were asked for flush these and no others.
-#[test]
-fn pages_of_a_plan() {
-    let mut rng = SmallRng::seed_from_u64(7);
-    for _ in 0..100_000 {
-        let first = rng.random_range(0..1u64 << 20);
-        let pages = rng.random_range(1..200u64);
-        let (start, last) = (first << 12, ((first + pages) << 12) - 1);
-        let plan = cover(start, last, rng.random_range(0..=9));
-        let wanted: Vec<u64> = (first..first + pages).collect();
-        let named = blocks(plan).map(|blocks| {
-            let page =
-                |block: &Block| block.address >> 12..(block.address >> 12) + (1 << block.order);
-            let mut named: Vec<u64> = blocks.iter().flat_map(page).collect();
-            named.sort_unstable();
-            named
-        });
-        assert_eq!(plan.pages(), named.as_ref().map(|named| named.len() as u64));
-        assert_eq!(plan.pages() == Some(pages), named.as_ref() == Some(&wanted));
-    }
-}
-
 #[test]
 fn blocks_know_how_many_are_left() {
     let Plan::Blocks(mut blocks) = cover(0x1000, 0x8fff, 18) else {

@@ -2,7 +2,7 @@
 
 //! The lazy window: against a model, by several threads, and every order of a few (`model`).
 
-mod copied;
+mod again;
 mod fit;
 mod format;
 mod host;

@@ -123,6 +123,11 @@ impl<H: Fn() -> Result<(), TimedOut>> Hardware for Host<H> {
         f()
     }
 
+    fn exclusively_if_free<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let _guard = self.lock.try_lock().ok()?;
+        Some(f())
+    }
+
     fn start_timer(&self) {
         assert!(
             LEFT.get().is_some(),
@@ -142,7 +147,10 @@ impl<H: Fn() -> Result<(), TimedOut>> Hardware for Host<H> {
 
 /// [`Hardware::promptly`] of all that has words of the host.
 pub(super) fn promptly<R>(f: impl FnOnce() -> R) -> R {
-    assert_eq!(LEFT.replace(Some(0)), None);
+    if LEFT.get().is_some() {
+        return f();
+    }
+    LEFT.set(Some(0));
     let result = f();
     assert_eq!(LEFT.replace(None), Some(0), "entries are still leaving");
     result

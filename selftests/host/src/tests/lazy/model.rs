@@ -180,6 +180,11 @@ impl Hardware for Machine {
         f()
     }
 
+    fn exclusively_if_free<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        let _guard = self.lock.try_lock().ok()?;
+        Some(f())
+    }
+
     fn start_timer(&self) {
         self.tlb.lock().unwrap().timers += 1;
     }
