@@ -258,15 +258,15 @@ impl<H: QueueHw> Queue<H> {
     pub fn new(
         hw: H,
         order: u32,
-        coherency: Coherency,
         timeout: Delta,
         name: &'static CStr,
     ) -> impl PinInit<Self, Error> {
         pin_init::pin_init_scope(move || {
             let node = bindings::NUMA_NO_NODE;
-            let commands = TablePage::new(order, node, GFP_KERNEL, coherency)?;
+            // Read past the CPU's caches are tables at most (VT-d, ECAP_REG.C in 11.4.3): commands are read, and
+            // status words written, through them in any case.
+            let commands = TablePage::new(order, node, GFP_KERNEL, Coherency::Snooped)?;
             let entries = commands.words() / 2;
-            // Hardware writes to memory go through the CPU's caches in any case.
             let status_order = (entries * LINE / PAGE_SIZE).max(1).trailing_zeros();
             let status = TablePage::new(status_order, node, GFP_KERNEL, Coherency::Snooped)?;
 

@@ -35,7 +35,6 @@ use crate::{
 };
 use iommu::{
     driver::Target,
-    entries::Coherency,
     ids::{
         Id,
         Ids, //
@@ -145,7 +144,6 @@ impl Unit {
             Queue::new(
                 Commands::new(registers.clone()),
                 commands::ORDER,
-                Coherency::Snooped,
                 commands::TIMEOUT,
                 c"AMD-Vi command buffer",
             ),

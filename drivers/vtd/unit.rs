@@ -127,21 +127,14 @@ impl Unit {
             })?;
             (entry, Some(table))
         };
-        let coherency = coherency(&registers);
         let qi = Qi::new(registers.clone());
         let queue = Arc::pin_init(
-            Queue::new(
-                qi,
-                qi::ORDER,
-                coherency,
-                qi::TIMEOUT,
-                c"VT-d invalidation queue",
-            ),
+            Queue::new(qi, qi::ORDER, qi::TIMEOUT, c"VT-d invalidation queue"),
             GFP_KERNEL,
         )?;
         let faults = FaultLog::new(number, info.segment, registers.clone(), queue.clone())?;
         let dids = Ids::new(dids::FIRST, caps.domain_count())?;
-        let tables = Tables::new(coherency, NUMA_NO_NODE)?;
+        let tables = Tables::new(coherency(&registers), NUMA_NO_NODE)?;
 
         UnitRef::new(try_pin_init!(Self {
             number,
