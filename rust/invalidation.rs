@@ -43,6 +43,7 @@ impl Invalidation {
     ///
     /// `max_order` is the largest block the hardware takes, as log2 of 4 KiB pages (VT-d:
     /// `CAP_REG.MAMV`), or `None` if it knows no page-selective invalidation.
+    #[inline]
     pub fn plan(&self, max_order: Option<u32>) -> Plan {
         match (*self, max_order) {
             (Self::Range { start, last, .. }, Some(max_order)) => cover(start, last, max_order),
@@ -80,97 +81,92 @@ pub enum Plan {
     Blocks(Blocks),
 }
 
-/// One to [`MAX_BLOCKS`] blocks that do not overlap; an iterator.
+/// One to [`MAX_BLOCKS`] blocks next to each other, lowest address first; an iterator.
+///
+/// What is left stands around a border that is more aligned than all of it. So the number of pages on
+/// each side says which blocks these are: one for each bit, the largest at the border, and of those that
+/// would be larger than the largest as many as it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocks {
-    blocks: [Block; MAX_BLOCKS],
-    len: usize,
-    next: usize,
+    /// First page of the next block.
+    page: u64,
+    /// Pages left in front of the border.
+    below: u64,
+    /// Pages left from the border on.
+    above: u64,
+    max_order: u32,
 }
 
 impl Blocks {
-    const fn new() -> Self {
+    /// `page` is aligned to `pages`, a power of two of at most `2^max_order`.
+    #[inline]
+    const fn one(page: u64, pages: u64, max_order: u32) -> Self {
         Self {
-            blocks: [Block {
-                address: 0,
-                order: 0,
-            }; MAX_BLOCKS],
-            len: 0,
-            next: 0,
+            page,
+            below: 0,
+            above: pages,
+            max_order,
         }
-    }
-
-    /// Adds a block; `false` if there is no room.
-    fn push(&mut self, page: u64, order: u32) -> bool {
-        let Some(slot) = self.blocks.get_mut(self.len) else {
-            return false;
-        };
-        *slot = Block {
-            address: page << PAGE_SHIFT,
-            order,
-        };
-        self.len += 1;
-        true
     }
 }
 
 impl Iterator for Blocks {
     type Item = Block;
 
+    #[inline]
     fn next(&mut self) -> Option<Block> {
-        let block = *self.blocks.get(..self.len)?.get(self.next)?;
-        self.next += 1;
-        Some(block)
+        let address = self.page << PAGE_SHIFT;
+        let order = if self.below != 0 {
+            let order = self.below.trailing_zeros().min(self.max_order);
+            self.below -= 1 << order;
+            order
+        } else {
+            let order = self.above.checked_ilog2()?.min(self.max_order);
+            self.above -= 1 << order;
+            order
+        };
+        self.page += 1 << order;
+        Some(Block { address, order })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.len.saturating_sub(self.next);
-        (left, Some(left))
+        let left = number(self.below, self.max_order) + number(self.above, self.max_order);
+        // CAST: at most `MAX_BLOCKS`.
+        (left as usize, Some(left as usize))
     }
 }
 
 impl ExactSizeIterator for Blocks {}
+
+/// The number of blocks of at most `2^max_order` that a run of pages takes from an aligned border on:
+/// one for each bit set in its length.
+fn number(pages: u64, max_order: u32) -> u64 {
+    let small = (pages & ((1 << max_order) - 1)).count_ones();
+    (pages >> max_order) + u64::from(small)
+}
 
 /// A number of pages, and how many blocks of at most the largest order it takes to cover them
 /// from an aligned border.
 #[derive(Clone, Copy)]
 struct Side {
     pages: u64,
-    blocks: u32,
+    blocks: u64,
 }
 
 impl Side {
     /// The fewest pages `>= pages` that at most `limit` blocks can cover.
     ///
-    /// From an aligned border, a run of pages takes one block for each bit set in its length, and
-    /// the next longer run with fewer bits set comes from rounding up to a power of two.
-    fn fit(pages: u64, limit: u32, max_order: u32) -> Option<Self> {
+    /// The next longer run that takes fewer blocks comes from rounding up to a power of two.
+    fn fit(pages: u64, limit: u64, max_order: u32) -> Option<Self> {
         (0..=max_order)
             .map(|order| {
                 let unit = 1u64 << order;
                 // At most 2^51 pages on a side, and `unit` at most 2^52: no overflow.
                 let pages = (pages + unit - 1) & !(unit - 1);
-                let large = pages >> max_order;
-                let small = (pages & ((1 << max_order) - 1)).count_ones();
-                (pages, large + u64::from(small))
+                let blocks = number(pages, max_order);
+                Self { pages, blocks }
             })
-            .find(|(_, blocks)| *blocks <= u64::from(limit))
-            .and_then(|(pages, blocks)| {
-                Some(Self {
-                    pages,
-                    blocks: u32::try_from(blocks).ok()?,
-                })
-            })
-    }
-
-    /// Orders of the blocks, the one at the border first.
-    fn orders(self, max_order: u32) -> impl Iterator<Item = u32> {
-        let mut left = self.pages;
-        core::iter::from_fn(move || {
-            let order = left.checked_ilog2()?.min(max_order);
-            left -= 1 << order;
-            Some(order)
-        })
+            .find(|side| side.blocks <= limit)
     }
 }
 
@@ -179,31 +175,34 @@ impl Side {
 ///
 /// A range that ends before it starts has no meaning, and more must be flushed rather than less:
 /// it gives the whole domain too.
+#[inline]
 pub fn cover(start: u64, last: u64, max_order: u32) -> Plan {
     if start > last {
         return Plan::All;
     }
     let max_order = max_order.min(MAX_ORDER);
     let (first, last) = (start >> PAGE_SHIFT, last >> PAGE_SHIFT);
-    let mut blocks = Blocks::new();
+    let pages = last - first + 1;
+    // The usual case, a block of its own: the core aligns what it maps to its size.
+    if pages.is_power_of_two() && first & (pages - 1) == 0 && pages >> max_order <= 1 {
+        return Plan::Blocks(Blocks::one(first, pages, max_order));
+    }
+    cover_unaligned(first, last, max_order)
+}
 
+/// [`cover`] for two pages, first and last, that differ.
+#[inline(never)]
+fn cover_unaligned(first: u64, last: u64, max_order: u32) -> Plan {
     // The highest bit in which first and last page differ is the alignment of the border.
     let Some(border_order) = (first ^ last).checked_ilog2() else {
-        blocks.push(first, 0);
-        return Plan::Blocks(blocks);
+        return Plan::All;
     };
     let border = (last >> border_order) << border_order;
 
     let single_order = border_order + 1;
     let single = (single_order <= max_order).then_some(1u64 << single_order);
-    // The usual case: the core aligns what it maps to its size.
-    if single.is_some_and(|pages| last - first == pages - 1) {
-        blocks.push(first, single_order);
-        return Plan::Blocks(blocks);
-    }
 
-    // CAST: `MAX_BLOCKS` is 4.
-    let budget = MAX_BLOCKS as u32;
+    let budget = MAX_BLOCKS as u64;
     let best = (1..budget)
         .filter_map(|below| {
             Some((
@@ -217,25 +216,14 @@ pub fn cover(start: u64, last: u64, max_order: u32) -> Plan {
         (Some(pages), best)
             if best.is_none_or(|(below, above)| pages <= below.pages + above.pages) =>
         {
-            blocks.push((first >> single_order) << single_order, single_order);
+            Plan::Blocks(Blocks::one(first & !(pages - 1), pages, max_order))
         }
-        (_, Some((below, above))) => {
-            let mut page = border;
-            for order in below.orders(max_order) {
-                page -= 1 << order;
-                if !blocks.push(page, order) {
-                    return Plan::All;
-                }
-            }
-            let mut page = border;
-            for order in above.orders(max_order) {
-                if !blocks.push(page, order) {
-                    return Plan::All;
-                }
-                page += 1 << order;
-            }
-        }
-        _ => return Plan::All,
+        (_, Some((below, above))) => Plan::Blocks(Blocks {
+            page: border - below.pages,
+            below: below.pages,
+            above: above.pages,
+            max_order,
+        }),
+        _ => Plan::All,
     }
-    Plan::Blocks(blocks)
 }

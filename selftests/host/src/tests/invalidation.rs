@@ -28,7 +28,7 @@ fn check(start: u64, last: u64, max_order: u32) -> Result<(), String> {
     let mainline = mainline_order(start, last, max_order);
     let fail = |what: &str| Err(format!("{start:#x}..={last:#x}, order {max_order}: {what}"));
 
-    let Some(mut blocks) = blocks(cover(start, last, max_order)) else {
+    let Some(blocks) = blocks(cover(start, last, max_order)) else {
         if mainline.is_some() {
             return fail("whole domain where one block does");
         }
@@ -41,7 +41,6 @@ fn check(start: u64, last: u64, max_order: u32) -> Result<(), String> {
     if blocks.is_empty() || blocks.len() > MAX_BLOCKS {
         return fail("number of blocks");
     }
-    blocks.sort_by_key(|block| block.address);
     let mut covered_from = None;
     let mut next = 0;
     let mut flushed = 0;
