@@ -39,6 +39,7 @@ pub mod ops;
 pub mod owner;
 mod pages;
 pub mod path;
+mod patience;
 pub mod pci;
 mod peek;
 pub mod policy;

@@ -184,15 +184,14 @@ impl TablePage {
         self.flush(first, 2);
     }
 
-    /// Writes 128-bit entries from entry `i` on, which the hardware does not read meanwhile.
-    pub(crate) fn write_entries(&self, i: usize, entries: &[[u64; 2]]) {
+    /// Writes the 128-bit entry `i`, which the hardware does not read meanwhile.
+    #[inline]
+    pub(crate) fn write_entry(&self, i: usize, [lo, hi]: [u64; 2]) {
         let first = i.saturating_mul(2);
-        let words = entries.as_flattened();
-        if self.word(first, words.len()).is_some() {
-            for (place, word) in (first..).zip(words) {
-                self.store(place, *word);
-            }
-            self.flush(first, words.len());
+        if self.word(first, 2).is_some() {
+            self.store(first, lo);
+            self.store(first + 1, hi);
+            self.flush(first, 2);
         }
     }
 

@@ -54,11 +54,7 @@ use kernel::{
         },
         SpinLockIrq, //
     },
-    time::{
-        Delta,
-        Instant,
-        Monotonic, //
-    }, //
+    time::Delta, //
 };
 
 use crate::{
@@ -69,6 +65,7 @@ use crate::{
         Coherency,
         TablePage, //
     },
+    patience::Patience,
     ring::{
         self,
         Observed,
@@ -178,10 +175,6 @@ const LINE: usize = 64;
 /// [`LINE`] in words.
 const LINE_WORDS: usize = LINE / size_of::<u64>();
 
-/// Polls between two looks at the clock and at the hardware's error register, which
-/// costs more than a whole submission. Commands normally are done long before.
-const POLLS: u32 = 64;
-
 /// How often the hardware may drop a submission because a device does not answer: it
 /// does not tell which device it was, so most of the dropped ones can succeed.
 const DROPS: u32 = 3;
@@ -231,7 +224,8 @@ pub struct Queue<H: QueueHw> {
     hw: H,
     name: &'static CStr,
     timeout: Delta,
-    entries: u32,
+    /// Entries less one: the bits of a position that are its index.
+    mask: u32,
     largest: usize,
     commands: ManuallyDrop<TablePage>,
     /// A line for each entry, whose first word is the status of its wait command.
@@ -290,7 +284,7 @@ impl<H: QueueHw> Queue<H> {
                 hw,
                 name,
                 timeout,
-                entries,
+                mask: entries - 1,
                 largest,
                 commands: ManuallyDrop::new(commands),
                 status: ManuallyDrop::new(status),
@@ -309,7 +303,7 @@ impl<H: QueueHw> Queue<H> {
 
     /// Returns the number of entries.
     pub fn entries(&self) -> u32 {
-        self.entries
+        self.mask + 1
     }
 
     /// Returns the hardware that the queue was made with.
@@ -410,6 +404,10 @@ impl<H: QueueHw> Queue<H> {
         let mut drops = 0;
         for _ in 0..ATTEMPTS {
             let wait = self.push(commands)?;
+            // First without what it takes to wait for longer.
+            if self.is_done(wait, self.status(wait)) {
+                return Ok(());
+            }
             match self.wait(wait)? {
                 Outcome::Done => return Ok(()),
                 Outcome::Refused => return Err(EIO),
@@ -424,13 +422,23 @@ impl<H: QueueHw> Queue<H> {
     }
 
     /// Pushes `commands` and a wait command; returns the position of the latter.
+    #[inline]
     fn push(&self, commands: &[[u64; 2]]) -> Result<u64> {
-        let count = u32::try_from(commands.len())?;
+        match self.try_push(commands)? {
+            Some(wait) => Ok(wait),
+            None => self.push_later(commands),
+        }
+    }
+
+    /// [`Self::push`] when there was no room just now.
+    #[inline(never)]
+    fn push_later(&self, commands: &[[u64; 2]]) -> Result<u64> {
         let mut patience = Patience::new(self.timeout);
         let mut retired = self.retired.load(Relaxed);
         loop {
+            self.pause(&mut patience);
             let expired = patience.is_over();
-            if let Some(wait) = self.try_push(commands, count)? {
+            if let Some(wait) = self.try_push(commands)? {
                 return Ok(wait);
             }
             if expired {
@@ -442,12 +450,15 @@ impl<H: QueueHw> Queue<H> {
                 retired = now;
                 patience = Patience::new(self.timeout);
             }
-            self.pause(&mut patience);
         }
     }
 
-    /// Pushes `commands` and a wait command if there is room.
-    fn try_push(&self, commands: &[[u64; 2]], count: u32) -> Result<Option<u64>> {
+    /// Pushes `commands` and a wait command if there is room. Inlined in both of its callers: for one it
+    /// is most of what it does, as a rule.
+    #[inline(always)]
+    fn try_push(&self, commands: &[[u64; 2]]) -> Result<Option<u64>> {
+        // CAST: at most `largest`, which came from a u32.
+        let count = commands.len() as u32;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if state.broken {
@@ -469,8 +480,10 @@ impl<H: QueueHw> Queue<H> {
         self.status.write(place as usize * LINE_WORDS, 0);
         let status_phys = self.status_phys(place);
         let ending = self.hw.wait_command(status_phys, ring::token(wait));
-        self.store(state.ring.index(taken.first), commands);
-        self.store(place, &[ending]);
+        for (position, command) in (taken.first..wait).zip(commands) {
+            self.store(state.ring.index(position), *command);
+        }
+        self.store(place, ending);
         state.counters.commands += u64::from(count);
         state.counters.waits += 1;
         // A register write comes after the stores to memory before it.
@@ -479,6 +492,7 @@ impl<H: QueueHw> Queue<H> {
     }
 
     /// Frees the places of what the hardware is done with.
+    #[inline(never)]
     fn retire(&self, state: &mut State) {
         let State { ring, lens, .. } = state;
         // CAST: u32 to usize, lossless.
@@ -490,6 +504,7 @@ impl<H: QueueHw> Queue<H> {
     }
 
     /// Waits for the submission whose wait command is at `wait`.
+    #[inline(never)]
     fn wait(&self, wait: u64) -> Result<Outcome> {
         let mut patience = Patience::new(self.timeout);
         loop {
@@ -515,8 +530,7 @@ impl<H: QueueHw> Queue<H> {
     /// Reads what there is about a submission, in the order that decides.
     fn outcome(&self, wait: u64) -> Outcome {
         let status = self.status(wait);
-        dma_mb(Read);
-        if ring::is_done(wait, status, self.doubt.load(Acquire)) {
+        if self.is_done(wait, status) {
             return Outcome::Done;
         }
         let seen = Observed {
@@ -526,6 +540,13 @@ impl<H: QueueHw> Queue<H> {
             doubt: self.doubt.load(Relaxed),
         };
         ring::outcome(wait, seen)
+    }
+
+    /// Returns whether the status just read says that all is well, which it does as a rule.
+    #[inline]
+    fn is_done(&self, wait: u64, status: u32) -> bool {
+        dma_mb(Read);
+        ring::is_done(wait, status, self.doubt.load(Acquire))
     }
 
     /// Returns whether the places of a submission may be used again.
@@ -548,7 +569,7 @@ impl<H: QueueHw> Queue<H> {
                 // A wait command that nobody waits for: it writes to the second word.
                 let unused = self.status_phys(index) + size_of::<u64>() as u64;
                 let nothing = self.hw.wait_command(unused, 0);
-                self.store(index, &[nothing]);
+                self.store(index, nothing);
             }
         });
     }
@@ -591,14 +612,11 @@ impl<H: QueueHw> Queue<H> {
         ETIMEDOUT
     }
 
-    /// Stores commands from an index on, which is in range, and from 0 on where the ring ends.
-    fn store(&self, index: u32, commands: &[[u64; 2]]) {
-        let (low, high) = commands.split_at(commands.len().min((self.entries - index) as usize));
+    /// Stores a command at an index.
+    #[inline]
+    fn store(&self, index: u32, command: [u64; 2]) {
         // CAST: u32 to usize, lossless.
-        self.commands.write_entries(index as usize, low);
-        if !high.is_empty() {
-            self.commands.write_entries(0, high);
-        }
+        self.commands.write_entry(index as usize, command);
     }
 
     /// Reads the status word of the place of position `wait`.
@@ -613,8 +631,8 @@ impl<H: QueueHw> Queue<H> {
     }
 
     fn place(&self, position: u64) -> usize {
-        // CAST: smaller than `entries`.
-        (position & u64::from(self.entries - 1)) as usize
+        // CAST: truncation is meant; no more bits than these are asked for.
+        (position as u32 & self.mask) as usize
     }
 
     /// Returns the physical address of a status word.
@@ -636,38 +654,6 @@ impl<H: QueueHw> PinnedDrop for Queue<H> {
         unsafe { ManuallyDrop::drop(this.commands) };
         // SAFETY: as above; no status is outstanding, as every submitter has waited.
         unsafe { ManuallyDrop::drop(this.status) };
-    }
-}
-
-/// How long a submission still waits. The clock is only started, and looked at, every
-/// [`POLLS`] polls.
-struct Patience {
-    limit: Delta,
-    since: Option<Instant<Monotonic>>,
-    polls: u32,
-}
-
-impl Patience {
-    fn new(limit: Delta) -> Self {
-        Self {
-            limit,
-            since: None,
-            polls: 0,
-        }
-    }
-
-    /// Counts a poll; returns whether it is time to look at the hardware.
-    fn tick(&mut self) -> bool {
-        self.polls = (self.polls + 1) % POLLS;
-        if self.polls == 0 && self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
-        self.polls == 0
-    }
-
-    /// Returns whether the time is over; only exact every [`POLLS`] polls.
-    fn is_over(&self) -> bool {
-        self.polls == 0 && self.since.is_some_and(|since| since.elapsed() > self.limit)
     }
 }
 

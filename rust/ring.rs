@@ -12,12 +12,13 @@
 ///
 /// # Invariants
 ///
-/// `entries` is a power of two, at least 4; `first <= next < first + entries`. One
+/// The number of entries is a power of two, at least 4; `first <= next < first + entries`. One
 /// place always stays empty, because hardware takes a head equal to the tail for an
 /// empty ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ring {
-    entries: u32,
+    /// Entries less one: the bits of a position that are its index.
+    mask: u32,
     first: u64,
     next: u64,
 }
@@ -48,8 +49,8 @@ impl Submission {
 impl Ring {
     /// Makes an empty ring; `None` unless `entries` is a power of two from 4 on.
     pub fn new(entries: u32) -> Option<Self> {
-        (entries.is_power_of_two() && entries >= 4).then_some(Self {
-            entries,
+        (entries.is_power_of_two() && entries >= 4).then(|| Self {
+            mask: entries - 1,
             first: 0,
             next: 0,
         })
@@ -59,14 +60,14 @@ impl Ring {
     /// its wait command: a quarter of the ring, so that several CPUs find room.
     #[inline]
     pub fn largest(&self) -> u32 {
-        (self.entries / 4).max(2) - 1
+        (self.mask / 4).max(1)
     }
 
     /// Returns the place of a position.
     #[inline]
     pub fn index(&self, position: u64) -> u32 {
-        // CAST: smaller than `entries`, which is 32 bits.
-        (position & u64::from(self.entries - 1)) as u32
+        // CAST: truncation is meant; no more bits than these are asked for.
+        position as u32 & self.mask
     }
 
     /// Returns the position that will be pushed next; its index is the ring's tail.
@@ -85,7 +86,7 @@ impl Ring {
     #[inline]
     pub fn free(&self) -> u32 {
         // CAST: smaller than `entries`, which is 32 bits.
-        self.entries - 1 - (self.next - self.first) as u32
+        self.mask - (self.next - self.first) as u32
     }
 
     /// Takes places for `commands` commands and a wait command, if there are enough.
@@ -128,9 +129,9 @@ impl Ring {
     ///
     /// `None` if no command is there: hardware is not to be trusted.
     pub fn locate(&self, index: u32) -> Option<u64> {
-        let ahead = index.wrapping_sub(self.index(self.first)) & (self.entries - 1);
+        let ahead = index.wrapping_sub(self.index(self.first)) & self.mask;
         let position = self.first + u64::from(ahead);
-        (index < self.entries && position <= self.next).then_some(position)
+        (index <= self.mask && position <= self.next).then_some(position)
     }
 
     fn at(&self, first: u64, len_at: impl Fn(u32) -> u32) -> Option<Submission> {
