@@ -147,25 +147,23 @@ pub(crate) fn flush<D: Driver>(
     let nodes = list.lock();
     let mut result = Ok(Synced::nothing_cached());
     let mut rest = nodes.as_slice();
-    while let Some(first) = rest.first() {
+    while let [first, others @ ..] = rest {
         let unit = &first.endpoint.unit;
-        let count = rest
-            .iter()
-            .take_while(|n| n.endpoint.unit.same(unit))
-            .count();
-        let (run, others) = rest.split_at(count);
-        rest = others;
-
         let mut batch = Batch::<D>::new(unit);
-        for (i, node) in run.iter().enumerate() {
-            // Endpoints of a unit share the domain's tag on it, but for the rare
-            // two that were attached at the same moment.
-            let seen = run
-                .get(..i)
-                .is_some_and(|before| before.iter().any(|n| Arc::ptr_eq(&n.tag, &node.tag)));
-            if !seen {
-                D::invalidate(unit, &node.tag, what, &mut batch);
+        let mut last = &first.tag;
+        D::invalidate(unit, last, what, &mut batch);
+        rest = others;
+        while let [node, others @ ..] = rest {
+            if !node.endpoint.unit.same(unit) {
+                break;
             }
+            // Endpoints of a unit share the domain's tag on it, but for the rare two that were
+            // attached at the same moment. To invalidate for one twice does no harm.
+            if !Arc::ptr_eq(&node.tag, last) {
+                last = &node.tag;
+                D::invalidate(unit, last, what, &mut batch);
+            }
+            rest = others;
         }
         if let Err(e) = batch.sync_in_place() {
             result = Err(e);

@@ -63,16 +63,22 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// comes out of [`sync`](Self::sync).
     ///
     /// Context: atomic.
+    #[inline]
     pub fn push(&mut self, command: Command<D>) {
         if self.used == self.commands.as_ref().len() {
-            let sent = submit::<D>(self.unit, self.commands.as_ref()).map(|_| ());
-            self.early = self.early.and(sent);
-            self.used = 0;
+            self.send_early();
         }
         if let Some(place) = self.commands.as_mut().get_mut(self.used) {
             *place = command;
             self.used += 1;
         }
+    }
+
+    #[cold]
+    fn send_early(&mut self) {
+        let sent = submit::<D>(self.unit, self.commands.as_ref()).map(|_| ());
+        self.early = self.early.and(sent);
+        self.used = 0;
     }
 
     /// Submits what was collected and waits for the hardware to acknowledge it.

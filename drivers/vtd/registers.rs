@@ -148,10 +148,17 @@ impl Registers {
 
     /// Makes stores to tables visible to a unit that buffers them (CAP_REG.RWBF);
     /// nothing to do for others. Context: atomic. Errors: `ETIMEDOUT`.
+    #[inline]
     pub(crate) fn flush_write_buffer(&self) -> Result {
-        if !self.caps.write_buffer_flush() {
-            return Ok(());
+        if self.caps.write_buffer_flush() {
+            self.flush_present_write_buffer()
+        } else {
+            Ok(())
         }
+    }
+
+    #[cold]
+    fn flush_present_write_buffer(&self) -> Result {
         let _guard = self.command.lock();
         let status = self.mmio.read32(regs::GSTS);
         self.mmio.write32(regs::GCMD, gcmd::set(status, gcmd::WBF));
