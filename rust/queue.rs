@@ -71,7 +71,6 @@ use crate::{
         Observed,
         Outcome,
         Ring,
-        Submission,
         Verdict, //
     }, //
 };
@@ -150,12 +149,15 @@ pub enum QueueError {
 /// `ring` and `clear_error` are called under the queue's lock, `error` and `head`
 /// with and without; all with interrupts off or on, from any context. They access
 /// registers and do not take a lock that is held while something is submitted.
+///
+/// The hardware reads the ring, and writes status words, through the CPU's caches.
 pub trait QueueHw: Send + Sync {
     /// Tells the hardware the new tail, in entries.
     fn ring(&self, tail: u32);
 
     /// Returns the command that writes `token` to `status_phys`, a multiple of 8, once
-    /// all commands before it are done. Four or eight bytes are written.
+    /// all commands before it are done. Four or eight bytes are written, and never after
+    /// those of a later wait command: [`Ring::retire`] asks the youngest for all.
     fn wait_command(&self, status_phys: u64, token: u32) -> [u64; 2];
 
     /// Returns the error that the hardware reports for this queue, if any.
@@ -497,7 +499,7 @@ impl<H: QueueHw> Queue<H> {
         let State { ring, lens, .. } = state;
         // CAST: u32 to usize, lossless.
         let len_at = |index| lens.get(index as usize).copied().unwrap_or(1);
-        ring.retire(len_at, |oldest| self.is_over(oldest));
+        ring.retire(len_at, |wait| self.is_over(wait));
         // Ordered before the status words of the freed places change: who does not
         // find its own there any more finds this.
         self.retired.store(ring.first(), Release);
@@ -549,9 +551,8 @@ impl<H: QueueHw> Queue<H> {
         ring::is_done(wait, status, self.doubt.load(Acquire))
     }
 
-    /// Returns whether the places of a submission may be used again.
-    fn is_over(&self, submission: Submission) -> bool {
-        let wait = submission.wait();
+    /// Returns whether the places of the submission that waits at `wait` may be used again.
+    fn is_over(&self, wait: u64) -> bool {
         let status = self.status(wait);
         dma_mb(Read);
         ring::is_over(wait, status, self.verdict(wait).load(Acquire))

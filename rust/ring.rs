@@ -102,13 +102,21 @@ impl Ring {
         Some(Submission { first, len })
     }
 
-    /// Frees the places of the oldest submissions for which `retired` says so.
+    /// Frees the places of the oldest submissions that are over, which `is_over` says of the one whose
+    /// wait command is at a position.
     ///
-    /// `len_at` returns the length of the submission that starts at an index. It
-    /// stops at the first submission that is not over: places are freed in order.
-    pub fn retire(&mut self, len_at: impl Fn(u32) -> u32, retired: impl Fn(Submission) -> bool) {
+    /// The hardware works in order, so none is over before those that are older. Often all are, and the
+    /// youngest tells for all; else the first that is not ends it.
+    ///
+    /// `len_at` returns the length of the submission that starts at an index.
+    pub fn retire(&mut self, len_at: impl Fn(u32) -> u32, is_over: impl Fn(u64) -> bool) {
+        if self.first < self.next && is_over(self.next - 1) {
+            // INVARIANT: nothing is in use.
+            self.first = self.next;
+            return;
+        }
         while let Some(oldest) = self.at(self.first, &len_at) {
-            if !retired(oldest) {
+            if !is_over(oldest.wait()) {
                 break;
             }
             // INVARIANT: `at()` returns only submissions that end before `next`.

@@ -50,7 +50,8 @@ impl Command {
     }
 
     /// When all commands before it are done, `data` is written to `status` (section 2.4.1, 64 bits).
-    /// The low three bits of the address are taken for 0.
+    /// The low three bits of the address are taken for 0. These are written in the order of the commands, on
+    /// which the kernel's own driver relies too.
     pub(crate) const fn wait(status: u64, data: u64) -> Self {
         Self::new(COMPLETION_WAIT, status & WAIT_ADDRESS | WAIT_STORE, data)
     }

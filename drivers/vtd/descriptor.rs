@@ -211,7 +211,7 @@ impl Descriptor {
 
     /// When all descriptors before it are done, `data` is written to `status` (section 6.5.2.8).
     ///
-    /// Its fence also keeps later descriptors from starting before that.
+    /// Its fence also keeps later descriptors from starting before that, which `QueueHw` asks for.
     pub(crate) const fn wait(status: StatusAddress, data: u32) -> Self {
         // CAST: widening; `u64::from` is not const.
         let data = (data as u64) << WAIT_DATA_SHIFT;

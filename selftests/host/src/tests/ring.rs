@@ -145,6 +145,7 @@ impl Model {
         true
     }
 
+    /// In order, as `QueueHw` demands.
     fn complete(&mut self) -> bool {
         let Some(wait) = self.hardware.pending.pop_front() else {
             return false;
@@ -271,9 +272,9 @@ impl Model {
         if ring.free() <= submitter.commands {
             ring.retire(
                 |i| self.lens[i as usize],
-                |s| {
-                    let i = self.index(s.wait());
-                    is_over(s.wait(), self.status[i], self.verdicts[i])
+                |wait| {
+                    let i = self.index(wait);
+                    is_over(wait, self.status[i], self.verdicts[i])
                 },
             );
             self.retired = ring.first();
@@ -477,6 +478,32 @@ fn a_head_that_cannot_be_is_not_located() {
     }
 }
 
+#[test]
+fn the_youngest_tells_for_all() {
+    let ring = || {
+        let mut ring = Ring::new(16).unwrap();
+        for _ in 0..3 {
+            ring.reserve(1).unwrap();
+        }
+        ring
+    };
+    let retired = |over: &[u64]| {
+        let (mut ring, asked) = (ring(), std::cell::RefCell::new(Vec::new()));
+        ring.retire(
+            |_| 2,
+            |wait| {
+                asked.borrow_mut().push(wait);
+                over.contains(&wait)
+            },
+        );
+        (ring.first(), asked.into_inner())
+    };
+    assert_eq!(retired(&[5]), (6, vec![5]));
+    assert_eq!(retired(&[1]), (2, vec![5, 1, 3]));
+    assert_eq!(retired(&[1, 3]), (4, vec![5, 1, 3, 5]));
+    assert_eq!(retired(&[]), (0, vec![5, 1]));
+}
+
 proptest! {
     /// Against a queue of lengths: places, and what is free, after any pushes and retirements.
     #[test]
@@ -511,7 +538,7 @@ proptest! {
                 model.pop_front();
             }
             let oldest = model.front().map_or(next, |(first, _)| *first);
-            ring.retire(|i| lens[i as usize], |s| s.first < oldest);
+            ring.retire(|i| lens[i as usize], |wait| wait < oldest);
             prop_assert_eq!(ring.first(), oldest);
         }
     }
