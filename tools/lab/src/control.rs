@@ -15,11 +15,13 @@
 //!   trace count NAME [ARGUMENT]
 //!                        how many of each there were since then, or of each and each
 //!                        value after that word
+//!   insns on|off         write each instruction that is executed to a file (--insns)
 
 use crate::trace::Trace;
 use qapi::qmp;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -126,15 +128,17 @@ pub struct Host {
     qmp: Option<Monitor>,
     deleted: Vec<String>,
     trace: Option<Trace>,
+    insns: Option<PathBuf>,
 }
 
 impl Host {
-    pub fn new(monitor: UnixStream, trace: Option<Trace>) -> Host {
+    pub fn new(monitor: UnixStream, trace: Option<Trace>, insns: Option<PathBuf>) -> Host {
         Host {
             stream: Some(monitor),
             qmp: None,
             deleted: Vec::new(),
             trace,
+            insns,
         }
     }
 
@@ -152,7 +156,7 @@ impl Host {
     fn execute(&mut self, request: &str) -> Result<Vec<String>, String> {
         let words: Vec<&str> = request.split_whitespace().collect();
         match words[..] {
-            ["device_add", args] => self.device_add(args)?,
+            ["device_add", args] => self.human(&format!("device_add {args}"))?,
             ["device_del", id] => {
                 self.deleted.retain(|d| d != id);
                 let command = qmp::device_del { id: id.into() };
@@ -168,6 +172,17 @@ impl Host {
             ["trace", "since", name] => return self.trace()?.since(name),
             ["trace", "count", name] => return self.trace()?.count(name, None),
             ["trace", "count", name, word] => return self.trace()?.count(name, Some(word)),
+            ["insns", "on"] => {
+                let file = self.insns.as_ref().ok_or("vm runs without --insns")?;
+                let file = format!("logfile {}", file.display());
+                self.human(&file)?;
+                self.human("one-insn-per-tb on")?;
+                self.human("log exec,nochain")?;
+            }
+            ["insns", "off"] => {
+                self.human("log none")?;
+                self.human("one-insn-per-tb off")?;
+            }
             _ => return Err(format!("unknown request '{request}'")),
         }
         Ok(Vec::new())
@@ -179,11 +194,12 @@ impl Host {
             .ok_or_else(|| "vm runs without --trace".to_string())
     }
 
-    /// QMP's own device_add wants every property in its JSON type; the human
-    /// monitor takes the -device syntax that is used everywhere else here.
-    fn device_add(&mut self, args: &str) -> Result<(), String> {
+    /// A command of the human monitor, which knows some that QMP does not. Its device_add takes
+    /// the -device syntax that is used everywhere else here, where QMP's wants every property in
+    /// its JSON type.
+    fn human(&mut self, command: &str) -> Result<(), String> {
         let command = qmp::human_monitor_command {
-            command_line: format!("device_add {args}"),
+            command_line: command.to_string(),
             cpu_index: None,
         };
         let text = self
@@ -242,7 +258,7 @@ mod tests {
         let (monitor, _qemu) = UnixStream::pair().unwrap();
         let (send, events) = std::sync::mpsc::channel();
         let mut log = tempfile::NamedTempFile::new().unwrap();
-        let host = Host::new(monitor, Some(Trace::new(log.reopen().unwrap())));
+        let host = Host::new(monitor, Some(Trace::new(log.reopen().unwrap())), None);
         let server = std::thread::spawn(move || serve(ours, host, send));
         let mut writer = guest.try_clone().unwrap();
         let mut answers = BufReader::new(guest.try_clone().unwrap()).lines();
@@ -265,6 +281,7 @@ mod tests {
         assert_eq!(ask("\x02@vm trace since m\n"), "event 0x1, ok");
         assert_eq!(ask("\x02@vm trace count m\n"), "event 1, ok");
         assert_eq!(ask("\x02@vm trace count m domain\n"), "ok");
+        assert_eq!(ask("\x02@vm insns on\n"), "error vm runs without --insns");
         guest.shutdown(std::net::Shutdown::Both).unwrap();
         server.join().unwrap();
         let all: Vec<Event> = events.iter().collect();

@@ -173,6 +173,11 @@ pub struct Options {
     )]
     pub trace_file: Option<PathBuf>,
 
+    /// What vm_host insns writes to: a line for each instruction executed, as QEMU's log has it. Not
+    /// with KVM
+    #[arg(long, value_name = "FILE", help_heading = "Devices")]
+    pub insns: Option<PathBuf>,
+
     /// Run this script in the guest, with ARGS as its arguments
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     #[arg(required_unless_present = "shell", conflicts_with = "shell")]

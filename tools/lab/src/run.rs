@@ -280,7 +280,8 @@ pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
         let send = send.clone();
         std::thread::spawn(move || control::read_console(console, send));
     }
-    let host = Host::new(connections.monitor, connections.trace);
+    let insns = o.insns.as_ref().map(std::path::absolute).transpose()?;
+    let host = Host::new(connections.monitor, connections.trace, insns);
     std::thread::spawn(move || control::serve(connections.control, host, send));
 
     let end = watch(&mut qemu, &events, &mut listener, o)?;
