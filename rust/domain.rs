@@ -125,8 +125,8 @@ impl<D: Driver> Domain<D> {
         &self.table
     }
 
-    /// The core's type of the domain, which it sets before the first attach. Later it may become
-    /// queued.
+    /// The type of the domain: the table's, or the core's, which sets it before the first attach.
+    /// Later it may become queued.
     fn kind(&self) -> u32 {
         let domain = self.as_iommu_domain();
         // SAFETY: The domain is part of `self`; only the place is formed.

@@ -97,6 +97,9 @@ impl PageTable for Remote {
 
     fn new(config: RemoteConfig, _node: i32) -> impl PinInit<Self, Error> {
         let mut domain: bindings::iommu_domain = pin_init::zeroed();
+        // The core sets a type of its own later, but iommufd takes what a driver made as it is
+        // (`iommufd_hwpt_paging_alloc`). Tables of generic_pt have this one too.
+        domain.type_ = bindings::__IOMMU_DOMAIN_PAGING;
         // CAST: 64 bits both.
         domain.pgsize_bitmap = config.page_sizes as usize;
         domain.geometry = bindings::iommu_domain_geometry {
