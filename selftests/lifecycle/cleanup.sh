@@ -12,7 +12,7 @@
 # variant window: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # modules: inject
-# timeout: 150
+# timeout: 240
 
 . /selftests/lib.sh
 
@@ -153,7 +153,7 @@ lazily_unmapped_is_not_reached()
 	virtio) hits=2 ;;
 	*) hits=1 ;;
 	esac
-	for attempt in 1 2 3 4 5 6 7 8 9 10; do
+	for attempt in $(seq 30); do
 		unmap_and_unbind || return 1
 		after=$(races ghost "$dev" "$iova")
 		held=$(races inject)
