@@ -9,6 +9,10 @@ use crate::{
         Synced, //
     },
 };
+use core::{
+    mem::MaybeUninit,
+    slice, //
+};
 use kernel::prelude::*;
 
 /// A command of a driver's queue.
@@ -17,16 +21,16 @@ type Command<D> = <<D as Driver>::Queue as CommandQueue>::Command;
 /// Room for commands of a driver's queue.
 type RoomOf<D> = <<D as Driver>::Queue as CommandQueue>::Room;
 
-/// An array of commands.
-pub trait Room<C>: AsRef<[C]> + AsMut<[C]> {
-    /// None yet.
+/// An array of places for commands.
+pub trait Room<C>: AsRef<[MaybeUninit<C>]> + AsMut<[MaybeUninit<C>]> {
+    /// None yet: nothing is written, however many places there are.
     fn new() -> Self;
 }
 
-impl<C: Copy + Default, const N: usize> Room<C> for [C; N] {
+impl<C: Copy, const N: usize> Room<C> for [MaybeUninit<C>; N] {
     #[inline]
     fn new() -> Self {
-        [C::default(); N]
+        [const { MaybeUninit::uninit() }; N]
     }
 }
 
@@ -44,6 +48,7 @@ fn submit<D: Driver>(unit: &D::Unit, commands: &[Command<D>]) -> Result<Synced> 
 pub struct Batch<'u, D: Driver> {
     unit: &'u D::Unit,
     commands: RoomOf<D>,
+    /// So many of them are there, the first ones.
     used: usize,
     early: Result,
 }
@@ -69,16 +74,25 @@ impl<'u, D: Driver> Batch<'u, D> {
             self.send_early();
         }
         if let Some(place) = self.commands.as_mut().get_mut(self.used) {
-            *place = command;
+            place.write(command);
             self.used += 1;
         }
     }
 
+    /// The commands that are there. None is from here on: who pushes writes over them.
+    #[inline]
+    fn take(&mut self) -> &[Command<D>] {
+        let used = core::mem::take(&mut self.used);
+        let commands = self.commands.as_ref().get(..used).unwrap_or_default();
+        // SAFETY: `used` counts the places that `push` wrote, from the first one on; nothing else changes
+        // it but to 0. The result borrows the batch, so that nobody writes there meanwhile.
+        unsafe { slice::from_raw_parts(commands.as_ptr().cast(), commands.len()) }
+    }
+
     #[cold]
     fn send_early(&mut self) {
-        let sent = submit::<D>(self.unit, self.commands.as_ref()).map(|_| ());
+        let sent = submit::<D>(self.unit, self.take()).map(|_| ());
         self.early = self.early.and(sent);
-        self.used = 0;
     }
 
     /// Submits what was collected and waits for the hardware to acknowledge it.
@@ -90,8 +104,7 @@ impl<'u, D: Driver> Batch<'u, D> {
 
     /// [`Self::sync`] where a copy of the batch would be much of what it costs; nothing is left in it.
     pub(crate) fn sync_in_place(&mut self) -> Result<Synced> {
-        let used = core::mem::take(&mut self.used);
-        let synced = submit::<D>(self.unit, self.commands.as_ref().get(..used).unwrap_or(&[]));
+        let synced = submit::<D>(self.unit, self.take());
         let early = core::mem::replace(&mut self.early, Ok(()));
         early.and(synced)
     }

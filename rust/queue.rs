@@ -31,7 +31,8 @@
 use core::{
     mem::{
         replace,
-        ManuallyDrop, //
+        ManuallyDrop,
+        MaybeUninit, //
     },
     pin::Pin, //
 };
@@ -99,11 +100,10 @@ impl Synced {
 /// Only this crate implements it, so a [`Synced`] always is a queue's.
 pub trait CommandQueue: Send + Sync + private::Sealed {
     /// One command.
-    type Command: Copy + Default;
+    type Command: Copy;
 
     /// Room for the commands that a batch collects before it submits early. It lives on the stack of the
-    /// flush path: a queue whose commands cost little each has room for few, so that no call is needed to
-    /// clear it.
+    /// flush path: a queue whose commands cost little each has room for few.
     type Room: Room<Self::Command>;
 
     /// Has the hardware do `commands`, in order, and waits until they are done; none
@@ -122,7 +122,7 @@ impl<H: QueueHw> private::Sealed for Queue<H> {}
 
 impl<H: QueueHw> CommandQueue for Queue<H> {
     type Command = [u64; 2];
-    type Room = [Self::Command; 6];
+    type Room = [MaybeUninit<Self::Command>; 6];
 
     fn submit(&self, commands: &[[u64; 2]]) -> Result<Synced> {
         Queue::submit(self, commands)

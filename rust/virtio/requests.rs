@@ -20,7 +20,10 @@ use crate::{
         Synced, //
     },
 };
-use core::mem::ManuallyDrop;
+use core::mem::{
+    ManuallyDrop,
+    MaybeUninit, //
+};
 use kernel::{
     new_spinlock_irq,
     page::PAGE_SIZE,
@@ -86,12 +89,6 @@ impl Request {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len.into()).unwrap_or_default()
-    }
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Self::new(&[])
     }
 }
 
@@ -503,7 +500,7 @@ impl<J: Judge> Sealed for RequestQueue<J> {}
 impl<J: Judge> CommandQueue for RequestQueue<J> {
     type Command = Request;
     /// Each submission is a way to the host and back: a list of 32 segments takes one.
-    type Room = [Request; 32];
+    type Room = [MaybeUninit<Request>; 32];
 
     fn submit(&self, requests: &[Request]) -> Result<Synced> {
         self.device.requests.submit(

@@ -21,7 +21,7 @@ fn queue(queue: &impl CommandQueue) -> Result<Synced> {
 impl CommandQueue for Mine {
     //~^ E0277 `Mine: queue::private::Sealed` is not satisfied
     type Command = u64;
-    type Room = [u64; 6];
+    type Room = [core::mem::MaybeUninit<u64>; 6];
 
     fn submit(&self, _commands: &[u64]) -> Result<Synced> {
         Err(EIO)
