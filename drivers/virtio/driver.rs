@@ -100,7 +100,8 @@ impl Endpoint {
 }
 
 fn encoded(request: request::Encoded) -> Request {
-    Request::new(request.bytes())
+    let (bytes, len) = request.room();
+    Request::new(bytes, len)
 }
 
 /// Finds the unit of a function, its facts, and where it belongs.

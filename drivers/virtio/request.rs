@@ -8,8 +8,8 @@
 
 use iommu::mappings::Run;
 
-/// Bytes of the longest request, without its answer.
-pub(crate) const MAX: usize = 36;
+/// Bytes of memory for a request, without its answer: the longest one has 36.
+pub(crate) const ROOM: usize = 40;
 
 /// Bytes of an answer: status and padding (5.13.6, struct virtio_iommu_req_tail).
 pub(crate) const TAIL: usize = 4;
@@ -129,13 +129,13 @@ pub(crate) fn name(request: &[u8]) -> &'static str {
 
 /// A request's bytes, without the answer.
 pub(crate) struct Encoded {
-    bytes: [u8; MAX],
+    bytes: [u8; ROOM],
     len: usize,
 }
 
 impl Encoded {
     fn new(kind: u8) -> Self {
-        let mut bytes = [0; MAX];
+        let mut bytes = [0; ROOM];
         bytes[0] = kind;
         // Type and three reserved bytes (struct virtio_iommu_req_head).
         Self { bytes, len: 4 }
@@ -160,6 +160,11 @@ impl Encoded {
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// All the memory for it, and how many bytes it has.
+    pub(crate) fn room(&self) -> (&[u8; ROOM], usize) {
+        (&self.bytes, self.len)
     }
 }
 

@@ -50,7 +50,7 @@ const POLLS: u32 = 256;
 const SLOT: usize = 64;
 
 /// Where the answer is in a slot: in a word of its own.
-const ANSWER: usize = 40;
+const ANSWER: usize = Request::MAX;
 
 /// Bytes of an answer.
 const ANSWER_BYTES: usize = 4;
@@ -69,24 +69,21 @@ pub struct Request {
 }
 
 impl Request {
-    /// Most bytes of a request.
-    pub const MAX: usize = 36;
+    /// Most bytes of a request: whole words, in which it is put into memory.
+    pub const MAX: usize = 40;
 
-    /// A request of these bytes; those above [`MAX`](Self::MAX) are cut off.
-    pub fn new(from: &[u8]) -> Self {
-        let mut bytes = [0; Self::MAX];
-        let len = from.len().min(Self::MAX);
-        for (to, from) in bytes.iter_mut().zip(from) {
-            *to = *from;
-        }
+    /// A request of the first `len` of these bytes; of all if that is more.
+    #[inline]
+    pub fn new(bytes: &[u8; Self::MAX], len: usize) -> Self {
         Self {
-            bytes,
-            // CAST: 36 at most.
-            len: len as u8,
+            bytes: *bytes,
+            // CAST: 40 at most.
+            len: len.min(Self::MAX) as u8,
         }
     }
 
     /// The bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len.into()).unwrap_or_default()
     }
@@ -196,11 +193,8 @@ impl Requests {
     /// Puts a request into a slot.
     fn store(&self, slot: usize, request: &Request) {
         let first = slot * SLOT / size_of::<u64>();
-        for (i, bytes) in request.bytes.chunks(size_of::<u64>()).enumerate() {
-            let mut word = [0; size_of::<u64>()];
-            for (to, from) in word.iter_mut().zip(bytes) {
-                *to = *from;
-            }
+        for (i, bytes) in request.bytes.chunks_exact(size_of::<u64>()).enumerate() {
+            let word = bytes.first_chunk().copied().unwrap_or_default();
             self.memory.write(first + i, u64::from_le_bytes(word));
         }
         self.memory
