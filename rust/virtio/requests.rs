@@ -115,6 +115,8 @@ struct State {
     queue: *mut bindings::virtqueue,
     /// Requests that fit.
     slots: usize,
+    /// For each slot, how many bytes the device wrote for its request; `None` while it has not answered.
+    written: [Option<u32>; SLOTS],
     /// Set for ever once the device did not answer in time.
     broken: bool,
     /// Nothing is said of requests that fail because the queue has ended.
@@ -144,6 +146,7 @@ impl Requests {
                 State {
                     queue: core::ptr::null_mut(),
                     slots: 0,
+                    written: [Some(0); SLOTS],
                     broken: false,
                     quiet: false,
                     unsaid: None,
@@ -225,11 +228,12 @@ impl Requests {
         self.locked(|state| {
             state.check()?;
             for part in requests.chunks(state.slots.max(1)) {
-                let written = self.exchange(state, part)?;
-                for ((slot, request), written) in part.iter().enumerate().zip(written) {
+                self.exchange(state, part)?;
+                for ((slot, request), written) in part.iter().enumerate().zip(&state.written) {
                     let answer = Answer {
                         bytes: self.load(slot),
-                        written: written.unwrap_or(0),
+                        // CAST: u32 to usize, lossless.
+                        written: written.unwrap_or(0) as usize,
                     };
                     if let Err(e) = judge(request, &answer) {
                         state.counters.refused += 1;
@@ -248,9 +252,9 @@ impl Requests {
         }
     }
 
-    /// Has the device do requests that fit into the slots, and waits. Returns how much it wrote for each.
-    fn exchange(&self, state: &mut State, part: &[Request]) -> Result<[Option<usize>; SLOTS]> {
-        let mut written = [None; SLOTS];
+    /// Has the device do requests that fit into the slots, and waits. How much it wrote for each is in
+    /// `state.written`.
+    fn exchange(&self, state: &mut State, part: &[Request]) -> Result {
         for (slot, request) in part.iter().enumerate() {
             self.store(slot, request);
             let at = self.memory.phys() + (slot * SLOT) as u64;
@@ -258,14 +262,7 @@ impl Requests {
             state.add(at, out, at + ANSWER as u64, ANSWER_BYTES, slot)?;
             state.count(request.bytes());
         }
-        state.exchange(part.len(), |slot, bytes| match written.get_mut(slot) {
-            Some(place @ None) if slot < part.len() => {
-                *place = Some(bytes);
-                true
-            }
-            _ => false,
-        })?;
-        Ok(written)
+        state.exchange(part.len())
     }
 
     /// Sends one message and takes an answer of `answer` bytes, which `read` is given byte by byte.
@@ -295,17 +292,16 @@ impl Requests {
             }
             memory.write(i, u64::from_le_bytes(word));
         }
-        let mut written = None;
-        self.locked(|state| {
+        let written = self.locked(|state| {
             let at = memory.phys();
             state.add(at, message.len(), at + LARGE_ANSWER as u64, answer, 0)?;
             state.count(message);
-            state.exchange(1, |slot, bytes| {
-                slot == 0 && written.replace(bytes).is_none()
-            })
+            state.exchange(1)?;
+            Ok(state.written.first().copied().flatten())
         })?;
         let memory = ManuallyDrop::into_inner(memory);
-        if written.is_none_or(|bytes| bytes < answer) {
+        // CAST: u32 to usize, lossless.
+        if written.is_none_or(|bytes| (bytes as usize) < answer) {
             return Err(EIO);
         }
         for i in LARGE_ANSWER..LARGE_ANSWER + answer {
@@ -345,6 +341,9 @@ impl State {
         slot: usize,
     ) -> Result {
         self.check()?;
+        if let Some(written) = self.written.get_mut(slot) {
+            *written = None;
+        }
         // The core takes a token for nothing.
         let token = core::ptr::without_provenance_mut(slot + 1);
         // SAFETY: The queue is there, and its users are kept apart by the lock, which the caller has
@@ -369,9 +368,8 @@ impl State {
         Ok(())
     }
 
-    /// Has the device work off what was added, and takes `count` answers. `take` says whether a slot
-    /// waits for one.
-    fn exchange(&mut self, count: usize, mut take: impl FnMut(usize, usize) -> bool) -> Result {
+    /// Has the device work off what was added, and takes `count` answers.
+    fn exchange(&mut self, count: usize) -> Result {
         self.check()?;
         self.counters.kicks += 1;
         // SAFETY: As in `add`.
@@ -387,11 +385,12 @@ impl State {
             // SAFETY: As in `add`.
             let token = unsafe { bindings::virtqueue_get_buf(self.queue, &mut bytes) };
             if !token.is_null() {
-                // CAST: u32 to usize, lossless.
-                if !take(token.addr().wrapping_sub(1), bytes as usize) {
+                let Some(waiting @ None) = self.written.get_mut(token.addr().wrapping_sub(1))
+                else {
                     self.give_up("answers what it was not asked, it is given up");
                     return Err(EIO);
-                }
+                };
+                *waiting = Some(bytes);
                 left -= 1;
                 continue;
             }
