@@ -528,17 +528,18 @@ EXPORT_SYMBOL_GPL(rust_iommu_virtio_ready);
 int rust_iommu_virtqueue_add(struct virtqueue *vq, phys_addr_t out, unsigned int out_bytes,
 			     phys_addr_t in, unsigned int in_bytes, void *token)
 {
-	struct scatterlist out_sg, in_sg;
+	/* Not sg_init_table(): it and the memset() that it calls are 50 instructions an entry. */
+	struct scatterlist out_sg = {}, in_sg = {};
 	struct scatterlist *sgs[2];
 	unsigned int outs = 0, ins = 0;
 
 	if (out_bytes) {
-		sg_init_table(&out_sg, 1);
+		sg_init_marker(&out_sg, 1);
 		sg_set_page(&out_sg, phys_to_page(out), out_bytes, offset_in_page(out));
 		sgs[outs++] = &out_sg;
 	}
 	if (in_bytes) {
-		sg_init_table(&in_sg, 1);
+		sg_init_marker(&in_sg, 1);
 		sg_set_page(&in_sg, phys_to_page(in), in_bytes, offset_in_page(in));
 		sgs[outs + ins++] = &in_sg;
 	}
