@@ -127,7 +127,7 @@ fn tell<D: Driver>(nodes: &[Node<D>], remote: &Remote, start: u64, last: u64) ->
             let mut at = Some(start);
             while let Some(run) = at.and_then(|at| remote.mappings.lock().fresh(at, last)) {
                 D::map(unit, tag, &run, &mut batch);
-                at = run.last().checked_add(1);
+                at = run.last().checked_add(1).filter(|at| *at <= last);
             }
         }
         let _ = batch.sync_in_place()?;
@@ -204,6 +204,9 @@ fn forget<D: Driver>(
 /// The first addresses from `at` to `last` where nothing is mapped that units were told of, first and
 /// last.
 fn gap(remote: &Remote, mut at: u64, last: u64) -> Option<(u64, u64)> {
+    if at > last {
+        return None;
+    }
     let mappings = remote.mappings.lock();
     while at <= last {
         match mappings.told(at, last) {
