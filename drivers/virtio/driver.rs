@@ -100,8 +100,8 @@ impl Endpoint {
 }
 
 fn encoded(request: request::Encoded) -> Request {
-    let (bytes, len) = request.room();
-    Request::new(bytes, len)
+    let (words, len) = request.words();
+    Request::new(words, len)
 }
 
 /// Finds the unit of a function, its facts, and where it belongs.

@@ -8,8 +8,8 @@
 
 use iommu::mappings::Run;
 
-/// Bytes of memory for a request, without its answer: the longest one has 36.
-pub(crate) const ROOM: usize = 40;
+/// Words of memory for a request, without its answer: the longest one has 36 bytes.
+pub(crate) const WORDS: usize = 5;
 
 /// Bytes of an answer: status and padding (5.13.6, struct virtio_iommu_req_tail).
 pub(crate) const TAIL: usize = 4;
@@ -129,59 +129,51 @@ pub(crate) fn name(request: &[u8]) -> &'static str {
 
 /// A request's bytes, without the answer.
 pub(crate) struct Encoded {
-    bytes: [u8; ROOM],
+    words: [[u8; size_of::<u64>()]; WORDS],
     len: usize,
 }
 
 impl Encoded {
-    fn new(kind: u8) -> Self {
-        let mut bytes = [0; ROOM];
-        bytes[0] = kind;
-        // Type and three reserved bytes (struct virtio_iommu_req_head).
-        Self { bytes, len: 4 }
-    }
-
-    fn put(mut self, field: &[u8]) -> Self {
-        if let Some(place) = self.bytes.get_mut(self.len..self.len + field.len()) {
-            place.copy_from_slice(field);
-            self.len += field.len();
+    /// A request of `len` bytes. Fields of 8 bytes are aligned to that in all of them.
+    fn new(kind: u8, domain: u32, rest: [u64; WORDS - 1], len: usize) -> Self {
+        // Type and three reserved bytes (struct virtio_iommu_req_head), then the domain.
+        let head = pair(u32::from(kind), domain);
+        let [a, b, c, d] = rest;
+        Self {
+            words: [head, a, b, c, d].map(u64::to_le_bytes),
+            len,
         }
-        self
-    }
-
-    fn u32(self, value: u32) -> Self {
-        self.put(&value.to_le_bytes())
-    }
-
-    fn u64(self, value: u64) -> Self {
-        self.put(&value.to_le_bytes())
     }
 
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.words
+            .as_flattened()
+            .get(..self.len)
+            .unwrap_or_default()
     }
 
-    /// All the memory for it, and how many bytes it has.
-    pub(crate) fn room(&self) -> (&[u8; ROOM], usize) {
-        (&self.bytes, self.len)
+    /// The bytes in whole words, and how many of them there are.
+    pub(crate) fn words(&self) -> (&[[u8; size_of::<u64>()]; WORDS], usize) {
+        (&self.words, self.len)
     }
+}
+
+/// Two fields of 4 bytes.
+fn pair(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
 }
 
 /// Puts an endpoint into a domain, and takes it out of the one it was in (5.13.6.3).
 pub(crate) fn attach(domain: u32, endpoint: u32, bypass: bool) -> Encoded {
     let flags = if bypass { ATTACH_F_BYPASS } else { 0 };
-    Encoded::new(T_ATTACH)
-        .u32(domain)
-        .u32(endpoint)
-        .u32(flags)
-        .u32(0)
+    Encoded::new(T_ATTACH, domain, [pair(endpoint, flags), 0, 0, 0], 20)
 }
 
 /// Takes an endpoint out of its domain (5.13.6.4). What it reaches then is decided by the device's bypass
 /// field.
 pub(crate) fn detach(domain: u32, endpoint: u32) -> Encoded {
-    Encoded::new(T_DETACH).u32(domain).u32(endpoint).u64(0)
+    Encoded::new(T_DETACH, domain, [pair(endpoint, 0), 0, 0, 0], 20)
 }
 
 /// Maps all pieces of a run as one mapping (5.13.6.5).
@@ -190,21 +182,13 @@ pub(crate) fn map(domain: u32, run: &Run) -> Encoded {
     let flags = flag(run.rights.read, MAP_F_READ)
         | flag(run.rights.write, MAP_F_WRITE)
         | flag(run.rights.mmio, MAP_F_MMIO);
-    Encoded::new(T_MAP)
-        .u32(domain)
-        .u64(run.iova)
-        .u64(run.last())
-        .u64(run.phys)
-        .u32(flags)
+    let fields = [run.iova, run.last(), run.phys, pair(flags, 0)];
+    Encoded::new(T_MAP, domain, fields, 36)
 }
 
 /// Forgets all mappings between two addresses, first and last; none may be cut (5.13.6.6).
 pub(crate) fn unmap(domain: u32, start: u64, last: u64) -> Encoded {
-    Encoded::new(T_UNMAP)
-        .u32(domain)
-        .u64(start)
-        .u64(last)
-        .u32(0)
+    Encoded::new(T_UNMAP, domain, [start, last, 0, 0], 28)
 }
 
 /// Asks for an endpoint's properties (5.13.6.7).

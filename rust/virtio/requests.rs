@@ -50,7 +50,7 @@ const POLLS: u32 = 256;
 const SLOT: usize = 64;
 
 /// Where the answer is in a slot: in a word of its own.
-const ANSWER: usize = Request::MAX;
+const ANSWER: usize = Request::WORDS * size_of::<u64>();
 
 /// Bytes of an answer.
 const ANSWER_BYTES: usize = 4;
@@ -64,28 +64,29 @@ const LARGE_ANSWER: usize = 128;
 /// A request, as the device reads it.
 #[derive(Clone, Copy)]
 pub struct Request {
-    bytes: [u8; Self::MAX],
+    words: [[u8; size_of::<u64>()]; Self::WORDS],
     len: u8,
 }
 
 impl Request {
-    /// Most bytes of a request: whole words, in which it is put into memory.
-    pub const MAX: usize = 40;
+    /// Most words of a request, in which it is put into memory.
+    pub const WORDS: usize = 5;
 
-    /// A request of the first `len` of these bytes; of all if that is more.
+    /// A request of the first `len` bytes of these words; of all if that is more.
     #[inline]
-    pub fn new(bytes: &[u8; Self::MAX], len: usize) -> Self {
+    pub fn new(words: &[[u8; size_of::<u64>()]; Self::WORDS], len: usize) -> Self {
         Self {
-            bytes: *bytes,
+            words: *words,
             // CAST: 40 at most.
-            len: len.min(Self::MAX) as u8,
+            len: len.min(Self::WORDS * size_of::<u64>()) as u8,
         }
     }
 
     /// The bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len.into()).unwrap_or_default()
+        let bytes = self.words.as_flattened();
+        bytes.get(..self.len.into()).unwrap_or_default()
     }
 }
 
@@ -196,9 +197,8 @@ impl Requests {
     /// Puts a request into a slot.
     fn store(&self, slot: usize, request: &Request) {
         let first = slot * SLOT / size_of::<u64>();
-        for (i, bytes) in request.bytes.chunks_exact(size_of::<u64>()).enumerate() {
-            let word = bytes.first_chunk().copied().unwrap_or_default();
-            self.memory.write(first + i, u64::from_le_bytes(word));
+        for (i, word) in request.words.iter().enumerate() {
+            self.memory.write(first + i, u64::from_le_bytes(*word));
         }
         self.memory
             .write(first + ANSWER / size_of::<u64>(), u64::MAX);
