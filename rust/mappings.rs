@@ -164,10 +164,19 @@ fn rotate_right<M: Memory>(mut node: M::Node) -> M::Node {
 }
 
 /// Restores the balance of a node whose subtrees are balanced and differ by at most two.
+#[inline]
 fn balance<M: Memory>(mut node: M::Node) -> M::Node {
-    node.update();
     let (left, right) = (height::<M>(&node.left), height::<M>(&node.right));
-    if left > right + 1 {
+    if left.abs_diff(right) > 1 {
+        return rotate::<M>(node);
+    }
+    node.height = 1 + left.max(right);
+    node
+}
+
+/// [`balance`] of a node whose subtrees differ by two.
+fn rotate<M: Memory>(mut node: M::Node) -> M::Node {
+    if height::<M>(&node.left) > height::<M>(&node.right) {
         node.left = node.left.take().map(|left| {
             if height::<M>(&left.left) < height::<M>(&left.right) {
                 rotate_left::<M>(left)
@@ -176,7 +185,7 @@ fn balance<M: Memory>(mut node: M::Node) -> M::Node {
             }
         });
         rotate_right::<M>(node)
-    } else if right > left + 1 {
+    } else {
         node.right = node.right.take().map(|right| {
             if height::<M>(&right.right) < height::<M>(&right.left) {
                 rotate_right::<M>(right)
@@ -185,8 +194,6 @@ fn balance<M: Memory>(mut node: M::Node) -> M::Node {
             }
         });
         rotate_left::<M>(node)
-    } else {
-        node
     }
 }
 
