@@ -111,6 +111,11 @@ impl Run {
             && self.rights == next.rights
             && self.state == next.state
     }
+
+    /// Whether `next` goes on where this ends, and units were told of both, in pieces of one size.
+    fn is_one_with(&self, next: &Run) -> bool {
+        self.state == State::Told && self.piece == next.piece && self.leads_to(next)
+    }
 }
 
 /// A node of a tree.
@@ -207,6 +212,29 @@ fn insert<M: Memory>(tree: Option<M::Node>, new: M::Node) -> M::Node {
         node.right = Some(insert::<M>(node.right.take(), new));
     }
     balance::<M>(node)
+}
+
+/// Shows `each` the runs that have an address between two, first and last, in order. It leaves a run its
+/// addresses.
+fn visit<M: Memory>(
+    tree: &mut Option<M::Node>,
+    first: u64,
+    last: u64,
+    each: &mut impl FnMut(&mut Run),
+) {
+    let Some(node) = tree else {
+        return;
+    };
+    let node: &mut Node<M> = node;
+    if node.run.iova > first {
+        visit::<M>(&mut node.left, first, last, each);
+    }
+    if node.run.iova <= last && node.run.last() >= first {
+        each(&mut node.run);
+    }
+    if node.run.last() < last {
+        visit::<M>(&mut node.right, first, last, each);
+    }
 }
 
 /// Takes the first node out: what is left, and the node.
@@ -395,7 +423,16 @@ impl<M: Memory> Mappings<M> {
     ///
     /// Only whoever mapped them may do this, as the others would not find theirs any more.
     pub fn join(&mut self, start: u64, last: u64) {
-        let Some(mut run) = self.fresh(start, last) else {
+        let mut before: Option<Run> = None;
+        let mut follow = false;
+        visit::<M>(&mut self.live.root, start, last, &mut |run| {
+            if run.state == State::Fresh && run.iova >= start {
+                follow |= before.is_some_and(|before| before.leads_to(run));
+                before = Some(*run);
+            }
+        });
+        let first = follow.then(|| self.fresh(start, last)).flatten();
+        let Some(mut run) = first else {
             return;
         };
         let after = |run: &Run| run.last().checked_add(1);
@@ -428,18 +465,29 @@ impl<M: Memory> Mappings<M> {
 
     /// Units were told of the fresh runs between two addresses, first and last.
     pub fn settle(&mut self, start: u64, last: u64) {
+        let (first, end) = (start.saturating_sub(1), last.saturating_add(1));
+        let mut before: Option<Run> = None;
+        let mut follow = false;
+        visit::<M>(&mut self.live.root, first, end, &mut |run| {
+            if (start..=last).contains(&run.iova) {
+                run.state = State::Told;
+            }
+            follow |= before.is_some_and(|before| before.is_one_with(run));
+            before = Some(*run);
+        });
+        if follow {
+            self.unite(start, last);
+        }
+    }
+
+    /// Makes one run of those that units were told of and that follow each other, between two addresses,
+    /// first and last, and with the ones next to them.
+    fn unite(&mut self, start: u64, last: u64) {
         let before = start.checked_sub(1).and_then(|at| self.at_or_after(at));
         let mut before = before.filter(|run| run.iova < start);
         let mut at = Some(start);
         // The one after the range is looked at too: it may follow the last one there.
-        while let Some(mut run) = at.and_then(|at| self.at_or_after(at)) {
-            let inside = (start..=last).contains(&run.iova);
-            if inside && run.state == State::Fresh {
-                run.state = State::Told;
-                if let Some(known) = self.live.get_mut(run.iova) {
-                    *known = run;
-                }
-            }
+        while let Some(run) = at.and_then(|at| self.at_or_after(at)) {
             at = run.last().checked_add(1).filter(|_| run.iova <= last);
             before = Some(self.coalesce(before, run));
         }
@@ -448,9 +496,7 @@ impl<M: Memory> Mappings<M> {
     /// Makes one run of two with pieces of one size that units were told of, if the second follows the
     /// first. Returns the one, or the second.
     fn coalesce(&mut self, first: Option<Run>, second: Run) -> Run {
-        let first = first.filter(|first| {
-            first.state == State::Told && first.piece == second.piece && first.leads_to(&second)
-        });
+        let first = first.filter(|first| first.is_one_with(&second));
         let both = first.and_then(|first| {
             let count = first.count.checked_add(second.count)?;
             Some(Run { count, ..first })
