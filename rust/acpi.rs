@@ -4,6 +4,8 @@
 //!
 //! C header: `include/acpi/acpixf.h`
 
+pub mod structures;
+
 use core::{
     ptr::{
         null_mut,

@@ -10,6 +10,7 @@ mod attached;
 pub mod batch;
 mod binding;
 mod bindings;
+pub mod bytes;
 pub mod consumer;
 pub mod dma;
 mod domain;

@@ -12,23 +12,35 @@
 
 use core::fmt;
 
+use iommu::{
+    acpi::structures::{
+        self,
+        Layout,
+        Structure,
+        Structures,
+        HEADER_LEN,
+        STRUCTURE_HEADER_LEN, //
+    },
+    bytes::{
+        u16_at,
+        u32_at,
+        u64_at,
+        u8_at, //
+    }, //
+};
+
 use crate::ivhd::{
     self,
     Entries,
     Entry, //
 };
 
-/// ACPI table header, IVinfo, 8 reserved bytes (section 5.2.1).
-const HEADER_LEN: usize = 48;
-/// Type, flags and length, the start of every block.
-const BLOCK_HEADER_LEN: usize = 4;
-
-const TYPE_IVHD_10: u8 = 0x10;
-const TYPE_IVHD_11: u8 = 0x11;
-const TYPE_IVHD_40: u8 = 0x40;
-const TYPE_IVMD_ALL: u8 = 0x20;
-const TYPE_IVMD_ONE: u8 = 0x21;
-const TYPE_IVMD_RANGE: u8 = 0x22;
+const TYPE_IVHD_10: u16 = 0x10;
+const TYPE_IVHD_11: u16 = 0x11;
+const TYPE_IVHD_40: u16 = 0x40;
+const TYPE_IVMD_ALL: u16 = 0x20;
+const TYPE_IVMD_ONE: u16 = 0x21;
+const TYPE_IVMD_RANGE: u16 = 0x22;
 
 /// IVinfo, and the bits of the addresses that devices may use (VASize) in it; 0 stands for all.
 const INFO: usize = 36;
@@ -61,30 +73,8 @@ pub(crate) const MAX_UNITS: usize = 256;
 /// What is wrong with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Fewer bytes than the table's own header needs.
-    ShortTable,
-    /// The signature is not "IVRS".
-    Signature,
-    /// The header gives this length, smaller than the fixed part or larger than the memory.
-    TableLength(u32),
-    /// The bytes of the table do not add up to 0 (mod 256), but to this.
-    Checksum(u8),
-    /// Too few bytes are left for a block's type and length.
-    ShortBlock,
-    /// A block of this type with a length smaller than its fixed part.
-    BlockLength {
-        /// Block type.
-        kind: u8,
-        /// The length it gives.
-        length: u16,
-    },
-    /// A block of this type that ends beyond the table.
-    BlockBeyond {
-        /// Block type.
-        kind: u8,
-        /// The length it gives.
-        length: u16,
-    },
+    /// What is wrong with the table's form.
+    Form(structures::Fault),
     /// What is wrong with a device entry of an IVHD.
     Entry(ivhd::Reason),
     /// A register base that is 0, not aligned, or above all physical addresses.
@@ -128,20 +118,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IVRS table, offset {:#x}: ", self.offset)?;
         match self.reason {
-            Reason::ShortTable => write!(f, "no room for the table header"),
-            Reason::Signature => write!(f, "signature is not IVRS"),
-            Reason::TableLength(length) => write!(f, "table length {length} is not possible"),
-            Reason::Checksum(sum) => write!(f, "checksum is off by {sum:#04x}"),
-            Reason::ShortBlock => write!(f, "no room for a block header"),
-            Reason::BlockLength { kind, length } => {
-                write!(f, "block of type {kind:#x} has length {length}, too short")
-            }
-            Reason::BlockBeyond { kind, length } => {
-                write!(
-                    f,
-                    "block of type {kind:#x} has length {length}, beyond the table"
-                )
-            }
+            Reason::Form(fault) => write!(f, "{fault}"),
             Reason::Entry(reason) => write!(f, "{reason}"),
             Reason::RegisterBase(base) => write!(f, "register base {base:#x} is not possible"),
             Reason::DuplicateBase(base) => write!(f, "second IOMMU with register base {base:#x}"),
@@ -164,15 +141,30 @@ impl fmt::Display for Error {
     }
 }
 
+impl From<structures::Error> for Error {
+    fn from(error: structures::Error) -> Self {
+        Self {
+            offset: error.offset,
+            reason: Reason::Form(error.fault),
+        }
+    }
+}
+
+/// Blocks (section 5.2.1).
+static LAYOUT: Layout = Layout {
+    signature: *b"IVRS",
+    wide_types: false,
+    fixed_length,
+};
+
 /// A checked IVRS.
 ///
 /// # Invariants
 ///
-/// `table` is exactly as long as its header says, and every block and device entry in it is
-/// complete: [`Ivrs::parse`] found no error.
+/// Every block and device entry in it is complete: [`Ivrs::parse`] found no error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ivrs<'a> {
-    table: &'a [u8],
+    blocks: Structures<'a>,
 }
 
 impl<'a> Ivrs<'a> {
@@ -183,27 +175,25 @@ impl<'a> Ivrs<'a> {
     /// The first thing that is wrong, in table order. Unknown block types are not errors, but their
     /// lengths must be right.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let table = check_header(bytes)?;
+        let blocks = Structures::new(bytes, &LAYOUT)?;
         let mut units = 0;
-        let mut offset = HEADER_LEN;
-        while offset < table.len() {
-            let block = Block::read(table, offset)?;
+        for block in blocks.checked(HEADER_LEN) {
+            let block = block?;
             if let Some(unit) = Unit::decode(&block) {
                 units += 1;
                 if units > MAX_UNITS {
-                    return Err(error(offset, Reason::TooManyUnits));
+                    return Err(error(block.offset, Reason::TooManyUnits));
                 }
-                check_unit(table, &unit)?;
+                check_unit(&blocks, &unit)?;
             }
             if let Some(memory) = Memory::decode(&block) {
                 check_memory(&memory)?;
             }
-            offset += block.bytes.len();
         }
         // INVARIANT: every block was read, and those of IOMMUs had all their entries checked.
-        let this = Self { table };
+        let this = Self { blocks };
         if this.units().next().is_none() {
-            return Err(error(table.len(), Reason::NoUnits));
+            return Err(error(blocks.table().len(), Reason::NoUnits));
         }
         Ok(this)
     }
@@ -211,21 +201,23 @@ impl<'a> Ivrs<'a> {
     /// A whole table that [`parse`](Self::parse) has accepted before. Nothing is checked again; of
     /// a table that was not accepted, what comes after the first mistake is missing.
     pub(crate) const fn accepted(table: &'a [u8]) -> Self {
-        Self { table }
+        Self {
+            blocks: Structures::accepted(table, &LAYOUT),
+        }
     }
 
     /// All IOMMUs, in table order. Firmware may describe one several times, for software of
     /// several ages: only the newest description counts.
     pub(crate) fn units(&self) -> impl Iterator<Item = Unit<'a>> + Clone {
-        let table = self.table;
-        all_units(table).filter(move |unit| {
-            !all_units(table).any(|other| other.same(unit) && other.kind > unit.kind)
+        let blocks = self.blocks;
+        all_units(&blocks).filter(move |unit| {
+            !all_units(&blocks).any(|other| other.same(unit) && other.kind > unit.kind)
         })
     }
 
     /// Bits of the addresses that devices may use: VASize of IVinfo (section 5.2.1).
     pub(crate) fn address_bits(&self) -> u8 {
-        let info = u32_at(self.table, INFO).unwrap_or(0);
+        let info = u32_at(self.blocks.table(), INFO).unwrap_or(0);
         // CAST: a field of 7 bits.
         match (info >> INFO_ADDRESS_SHIFT & INFO_ADDRESS_MASK) as u8 {
             0 => ALL_ADDRESS_BITS,
@@ -235,7 +227,9 @@ impl<'a> Ivrs<'a> {
 
     /// All memory ranges that firmware wants devices to reach, in table order.
     pub(crate) fn memory(&self) -> impl Iterator<Item = Memory> + Clone + 'a {
-        blocks(self.table).filter_map(|block| Memory::decode(&block))
+        self.blocks
+            .from(HEADER_LEN)
+            .filter_map(|block| Memory::decode(&block))
     }
 
     /// The IOMMU that translates a requester id: the first that names it, else the first that takes
@@ -255,7 +249,7 @@ pub(crate) struct Unit<'a> {
     /// Position in the table, for messages.
     pub(crate) offset: usize,
     /// Type of the block, 10h, 11h or 40h.
-    pub(crate) kind: u8,
+    pub(crate) kind: u16,
     /// What firmware wants the control register to say.
     pub(crate) flags: Flags,
     /// Requester id of the IOMMU's own PCI function.
@@ -300,7 +294,7 @@ impl Flags {
 }
 
 impl<'a> Unit<'a> {
-    fn decode(block: &Block<'a>) -> Option<Self> {
+    fn decode(block: &Structure<'a>) -> Option<Self> {
         let header = ivhd_header(block.kind)?;
         let bytes = block.bytes;
         Some(Self {
@@ -387,7 +381,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn decode(block: &Block<'_>) -> Option<Self> {
+    fn decode(block: &Structure<'_>) -> Option<Self> {
         let bytes = block.bytes;
         let id = u16_at(bytes, 4)?;
         let (first, last) = match block.kind {
@@ -416,36 +410,8 @@ impl Memory {
     }
 }
 
-/// One block, with a length that fits its type and its table.
-#[derive(Clone, Copy)]
-struct Block<'a> {
-    offset: usize,
-    kind: u8,
-    bytes: &'a [u8],
-}
-
-impl<'a> Block<'a> {
-    fn read(table: &'a [u8], offset: usize) -> Result<Self, Error> {
-        let rest = table.get(offset..).unwrap_or_default();
-        let (Some(kind), Some(length)) = (u8_at(rest, 0), u16_at(rest, 2)) else {
-            return Err(error(offset, Reason::ShortBlock));
-        };
-        if usize::from(length) < fixed_length(kind) {
-            return Err(error(offset, Reason::BlockLength { kind, length }));
-        }
-        let bytes = rest
-            .get(..usize::from(length))
-            .ok_or(error(offset, Reason::BlockBeyond { kind, length }))?;
-        Ok(Self {
-            offset,
-            kind,
-            bytes,
-        })
-    }
-}
-
 /// Length of an IVHD's fixed part, if the block is one that this driver knows.
-fn ivhd_header(kind: u8) -> Option<usize> {
+fn ivhd_header(kind: u16) -> Option<usize> {
     match kind {
         TYPE_IVHD_10 => Some(IVHD_10_LEN),
         TYPE_IVHD_11 | TYPE_IVHD_40 => Some(IVHD_11_LEN),
@@ -453,54 +419,25 @@ fn ivhd_header(kind: u8) -> Option<usize> {
     }
 }
 
-fn fixed_length(kind: u8) -> usize {
+fn fixed_length(kind: u16) -> usize {
     match kind {
         TYPE_IVMD_ALL | TYPE_IVMD_ONE | TYPE_IVMD_RANGE => IVMD_LEN,
-        _ => ivhd_header(kind).unwrap_or(BLOCK_HEADER_LEN),
+        _ => ivhd_header(kind).unwrap_or(STRUCTURE_HEADER_LEN),
     }
 }
 
-/// The blocks of a table whose header was checked, up to the first bad one.
-fn blocks(table: &[u8]) -> impl Iterator<Item = Block<'_>> + Clone {
-    let mut offset = HEADER_LEN;
-    core::iter::from_fn(move || {
-        let block = Block::read(table, offset).ok()?;
-        offset += block.bytes.len();
-        Some(block)
-    })
+fn all_units<'a>(blocks: &Structures<'a>) -> impl Iterator<Item = Unit<'a>> + Clone + use<'a> {
+    blocks
+        .from(HEADER_LEN)
+        .filter_map(|block| Unit::decode(&block))
 }
 
-fn all_units(table: &[u8]) -> impl Iterator<Item = Unit<'_>> + Clone {
-    blocks(table).filter_map(|block| Unit::decode(&block))
-}
-
-/// Checks the fixed part and cuts off what follows the table.
-fn check_header(bytes: &[u8]) -> Result<&[u8], Error> {
-    let header = bytes
-        .get(..HEADER_LEN)
-        .ok_or(error(bytes.len(), Reason::ShortTable))?;
-    if !header.starts_with(b"IVRS") {
-        return Err(error(0, Reason::Signature));
-    }
-    let length = u32_at(header, 4).unwrap_or_default();
-    let table = usize::try_from(length)
-        .ok()
-        .filter(|length| *length >= HEADER_LEN)
-        .and_then(|length| bytes.get(..length))
-        .ok_or(error(4, Reason::TableLength(length)))?;
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    if sum != 0 {
-        return Err(error(9, Reason::Checksum(sum)));
-    }
-    Ok(table)
-}
-
-fn check_unit(table: &[u8], unit: &Unit<'_>) -> Result<(), Error> {
+fn check_unit(blocks: &Structures<'_>, unit: &Unit<'_>) -> Result<(), Error> {
     let base = unit.register_base;
     if base == 0 || base % BASE_ALIGNMENT != 0 || base > PHYSICAL_END - BASE_ALIGNMENT {
         return Err(error(unit.offset, Reason::RegisterBase(base)));
     }
-    let duplicate = all_units(table)
+    let duplicate = all_units(blocks)
         .take_while(|other| other.offset < unit.offset)
         .any(|other| other.register_base == base && (!other.same(unit) || other.kind == unit.kind));
     if duplicate {
@@ -528,25 +465,4 @@ fn check_memory(memory: &Memory) -> Result<(), Error> {
 
 fn error(offset: usize, reason: Reason) -> Error {
     Error { offset, reason }
-}
-
-/// The `N` bytes at an offset, if they exist.
-fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
-}
-
-fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
-    bytes.get(offset).copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    array_at(bytes, offset).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    array_at(bytes, offset).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    array_at(bytes, offset).map(u64::from_le_bytes)
 }

@@ -8,6 +8,11 @@
 
 use core::fmt;
 
+use iommu::bytes::{
+    u16_at,
+    u64_at, //
+};
+
 /// Type and length, the start of every property.
 const HEADER: usize = 4;
 
@@ -54,16 +59,6 @@ impl fmt::Display for Error {
             Self::Order(at) => write!(f, "offset {at:#x}: reserved region ends before it starts"),
         }
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let field = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_le_bytes(field.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let field = bytes.get(at..at.checked_add(8)?)?;
-    Some(u64::from_le_bytes(field.try_into().ok()?))
 }
 
 /// Calls `with` for each reserved region of a list of properties; properties of other types are

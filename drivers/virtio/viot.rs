@@ -12,17 +12,26 @@
 
 use core::fmt;
 
-use iommu::source_id::SourceId;
+use iommu::{
+    acpi::structures::{
+        self,
+        Layout,
+        Structure,
+        Structures,
+        HEADER_LEN,
+        STRUCTURE_HEADER_LEN, //
+    },
+    bytes::{
+        u16_at,
+        u32_at, //
+    },
+    source_id::SourceId, //
+};
 
-/// ACPI table header, node count, node offset, 8 reserved bytes.
-const HEADER_LEN: usize = 48;
-/// Type, reserved, length: the start of every node.
-const NODE_HEADER_LEN: usize = 4;
-
-const TYPE_PCI_RANGE: u8 = 1;
-const TYPE_MMIO_ENDPOINT: u8 = 2;
-const TYPE_VIRTIO_PCI: u8 = 3;
-const TYPE_VIRTIO_MMIO: u8 = 4;
+const TYPE_PCI_RANGE: u16 = 1;
+const TYPE_MMIO_ENDPOINT: u16 = 2;
+const TYPE_VIRTIO_PCI: u16 = 3;
+const TYPE_VIRTIO_MMIO: u16 = 4;
 
 const PCI_RANGE_LEN: usize = 24;
 const MMIO_ENDPOINT_LEN: usize = 24;
@@ -35,33 +44,10 @@ pub(crate) const MAX_NODES: u16 = 4096;
 /// What is wrong with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Fewer bytes than the table's own header needs.
-    ShortTable,
-    /// The signature is not "VIOT".
-    Signature,
-    /// The header gives a length this many bytes long, which is smaller than the fixed part or
-    /// larger than the memory that holds the table.
-    TableLength(u32),
-    /// The bytes of the table do not add up to 0 (mod 256), but to this.
-    Checksum(u8),
+    /// What is wrong with the table's form.
+    Form(structures::Fault),
     /// Nodes start at this offset, in the header or beyond the table.
     NodeOffset(u16),
-    /// Too few bytes are left for a node's type and length.
-    ShortNode,
-    /// A node of this type with a length smaller than its fixed part.
-    NodeLength {
-        /// Node type.
-        kind: u8,
-        /// The length it gives.
-        length: u16,
-    },
-    /// A node of this type that ends beyond the table.
-    NodeBeyond {
-        /// Node type.
-        kind: u8,
-        /// The length it gives.
-        length: u16,
-    },
     /// A range of PCI functions that ends before it starts.
     RangeOrder,
     /// A range whose endpoint ids do not fit 32 bits.
@@ -87,21 +73,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "VIOT table, offset {:#x}: ", self.offset)?;
         match self.reason {
-            Reason::ShortTable => write!(f, "no room for the table header"),
-            Reason::Signature => write!(f, "signature is not VIOT"),
-            Reason::TableLength(length) => write!(f, "table length {length} is not possible"),
-            Reason::Checksum(sum) => write!(f, "checksum is off by {sum:#04x}"),
+            Reason::Form(fault) => write!(f, "{fault}"),
             Reason::NodeOffset(offset) => write!(f, "node offset {offset:#x} is not possible"),
-            Reason::ShortNode => write!(f, "no room for a node header"),
-            Reason::NodeLength { kind, length } => {
-                write!(f, "node of type {kind} has length {length}, too short")
-            }
-            Reason::NodeBeyond { kind, length } => {
-                write!(
-                    f,
-                    "node of type {kind} has length {length}, beyond the table"
-                )
-            }
             Reason::RangeOrder => write!(f, "PCI range ends before it starts"),
             Reason::RangeIds => write!(f, "endpoint ids of a PCI range do not fit"),
             Reason::TooManyNodes(count) => write!(f, "{count} nodes, more than {MAX_NODES}"),
@@ -114,25 +87,30 @@ fn error(offset: usize, reason: Reason) -> Error {
     Error { offset, reason }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let field = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_le_bytes(field.try_into().ok()?))
+impl From<structures::Error> for Error {
+    fn from(error: structures::Error) -> Self {
+        Self {
+            offset: error.offset,
+            reason: Reason::Form(error.fault),
+        }
+    }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let field = bytes.get(at..at.checked_add(4)?)?;
-    Some(u32::from_le_bytes(field.try_into().ok()?))
-}
+/// Nodes (section 5.2.34).
+static LAYOUT: Layout = Layout {
+    signature: *b"VIOT",
+    wide_types: false,
+    fixed_length,
+};
 
 /// A checked VIOT table.
 ///
 /// # Invariants
 ///
-/// `table` is exactly as long as its header says, and every node in it is complete: [`Viot::parse`]
-/// found no error.
+/// Every node in it is complete: [`Viot::parse`] found no error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Viot<'a> {
-    table: &'a [u8],
+    nodes: Structures<'a>,
 }
 
 /// A virtio-iommu that is a PCI function.
@@ -153,7 +131,7 @@ pub(crate) struct PciRange {
 }
 
 impl PciRange {
-    fn decode(node: &Node<'_>) -> Option<Self> {
+    fn decode(node: &Structure<'_>) -> Option<Self> {
         if node.kind != TYPE_PCI_RANGE {
             return None;
         }
@@ -208,17 +186,21 @@ impl<'a> Viot<'a> {
     /// The first thing that is wrong, in table order. Unknown node types are no errors, but their
     /// lengths must be right.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let table = check_header(bytes)?;
-        let this = Self { table };
+        let nodes = Structures::new(bytes, &LAYOUT)?;
+        let this = Self { nodes };
+        this.check_first()?;
         if this.count() > MAX_NODES {
             return Err(error(36, Reason::TooManyNodes(this.count())));
         }
         let mut offset = this.first();
         for _ in 0..this.count() {
-            let node = Node::read(table, offset)?;
+            let node = nodes.at(offset)?;
             let unit = match node.kind {
                 TYPE_PCI_RANGE => {
-                    let range = PciRange::decode(&node).ok_or(error(offset, Reason::ShortNode))?;
+                    let range = PciRange::decode(&node).ok_or(error(
+                        offset,
+                        Reason::Form(structures::Fault::ShortStructure),
+                    ))?;
                     range.check().map_err(|reason| error(offset, reason))?;
                     Some(range.unit)
                 }
@@ -238,49 +220,52 @@ impl<'a> Viot<'a> {
 
     /// A whole table that [`parse`](Self::parse) has accepted before. Nothing is checked again.
     pub(crate) const fn accepted(table: &'a [u8]) -> Self {
-        Self { table }
+        Self {
+            nodes: Structures::accepted(table, &LAYOUT),
+        }
     }
 
     fn count(&self) -> u16 {
-        u16_at(self.table, 36).unwrap_or_default()
+        u16_at(self.nodes.table(), 36).unwrap_or_default()
     }
 
     /// Offset of the first node.
     fn first(&self) -> usize {
-        usize::from(u16_at(self.table, 38).unwrap_or_default())
+        usize::from(u16_at(self.nodes.table(), 38).unwrap_or_default())
     }
 
-    fn nodes(&self) -> impl Iterator<Item = (usize, Node<'a>)> + Clone {
-        let table = self.table;
-        let mut offset = self.first();
-        (0..self.count()).map_while(move |_| {
-            let node = Node::read(table, offset).ok()?;
-            let at = offset;
-            offset += node.bytes.len();
-            Some((at, node))
-        })
+    fn check_first(&self) -> Result<(), Error> {
+        if (HEADER_LEN..=self.nodes.table().len()).contains(&self.first()) {
+            return Ok(());
+        }
+        // CAST: it has 16 bits.
+        Err(error(38, Reason::NodeOffset(self.first() as u16)))
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = Structure<'a>> + Clone {
+        self.nodes.from(self.first()).take(self.count().into())
     }
 
     /// Whether a node at this offset is a unit.
     fn has_unit(&self, unit: u16) -> bool {
         let kinds = [TYPE_VIRTIO_PCI, TYPE_VIRTIO_MMIO];
         let mut nodes = self.nodes();
-        nodes.any(|(offset, node)| offset == usize::from(unit) && kinds.contains(&node.kind))
+        nodes.any(|node| node.offset == usize::from(unit) && kinds.contains(&node.kind))
     }
 
     fn pci_unit_at(&self, unit: u16) -> Option<PciUnit> {
         let mut nodes = self.nodes();
-        let (_, node) = nodes.find(|(offset, _)| *offset == usize::from(unit))?;
+        let node = nodes.find(|node| node.offset == usize::from(unit))?;
         PciUnit::decode(&node)
     }
 
     fn ranges(&self) -> impl Iterator<Item = PciRange> + Clone + 'a {
-        self.nodes().filter_map(|(_, node)| PciRange::decode(&node))
+        self.nodes().filter_map(|node| PciRange::decode(&node))
     }
 
     /// All units that are PCI functions, in table order.
     pub(crate) fn pci_units(&self) -> impl Iterator<Item = PciUnit> + 'a {
-        self.nodes().filter_map(|(_, node)| PciUnit::decode(&node))
+        self.nodes().filter_map(|node| PciUnit::decode(&node))
     }
 
     /// The unit that a PCI function is behind, and its endpoint id there. A unit is not behind
@@ -302,7 +287,7 @@ impl<'a> Viot<'a> {
 }
 
 impl PciUnit {
-    fn decode(node: &Node<'_>) -> Option<Self> {
+    fn decode(node: &Structure<'_>) -> Option<Self> {
         if node.kind != TYPE_VIRTIO_PCI {
             return None;
         }
@@ -313,61 +298,13 @@ impl PciUnit {
     }
 }
 
-/// One node, with a length that fits its type and its table.
-#[derive(Clone, Copy)]
-struct Node<'a> {
-    kind: u8,
-    bytes: &'a [u8],
-}
-
-impl<'a> Node<'a> {
-    fn read(table: &'a [u8], offset: usize) -> Result<Self, Error> {
-        let rest = table.get(offset..).unwrap_or_default();
-        let (Some(kind), Some(length)) = (rest.first().copied(), u16_at(rest, 2)) else {
-            return Err(error(offset, Reason::ShortNode));
-        };
-        if usize::from(length) < fixed_length(kind) {
-            return Err(error(offset, Reason::NodeLength { kind, length }));
-        }
-        let bytes = rest
-            .get(..usize::from(length))
-            .ok_or(error(offset, Reason::NodeBeyond { kind, length }))?;
-        Ok(Self { kind, bytes })
-    }
-}
-
 /// Length of a node's fixed part.
-fn fixed_length(kind: u8) -> usize {
+fn fixed_length(kind: u16) -> usize {
     match kind {
         TYPE_PCI_RANGE => PCI_RANGE_LEN,
         TYPE_MMIO_ENDPOINT => MMIO_ENDPOINT_LEN,
         TYPE_VIRTIO_PCI => VIRTIO_PCI_LEN,
         TYPE_VIRTIO_MMIO => VIRTIO_MMIO_LEN,
-        _ => NODE_HEADER_LEN,
+        _ => STRUCTURE_HEADER_LEN,
     }
-}
-
-/// Checks the fixed part and cuts off what follows the table.
-fn check_header(bytes: &[u8]) -> Result<&[u8], Error> {
-    let header = bytes
-        .get(..HEADER_LEN)
-        .ok_or(error(bytes.len(), Reason::ShortTable))?;
-    if !header.starts_with(b"VIOT") {
-        return Err(error(0, Reason::Signature));
-    }
-    let length = u32_at(header, 4).unwrap_or_default();
-    let table = usize::try_from(length)
-        .ok()
-        .filter(|length| *length >= HEADER_LEN)
-        .and_then(|length| bytes.get(..length))
-        .ok_or(error(4, Reason::TableLength(length)))?;
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    if sum != 0 {
-        return Err(error(9, Reason::Checksum(sum)));
-    }
-    let nodes = u16_at(header, 38).unwrap_or_default();
-    if usize::from(nodes) < HEADER_LEN || usize::from(nodes) > table.len() {
-        return Err(error(38, Reason::NodeOffset(nodes)));
-    }
-    Ok(table)
 }

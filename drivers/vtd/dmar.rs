@@ -12,12 +12,23 @@
 
 use core::fmt;
 
-use iommu::source_id::SourceId;
+use iommu::{
+    acpi::structures::{
+        self,
+        Layout,
+        Structure,
+        Structures,
+        HEADER_LEN,
+        STRUCTURE_HEADER_LEN, //
+    },
+    bytes::{
+        u16_at,
+        u64_at,
+        u8_at, //
+    },
+    source_id::SourceId, //
+};
 
-/// ACPI table header, host address width, flags, 10 reserved bytes (section 8.1).
-const HEADER_LEN: usize = 48;
-/// Type and length, the start of every remapping structure (section 8.2).
-const STRUCTURE_HEADER_LEN: usize = 4;
 /// Type, length, flags, reserved, enumeration id, start bus (section 8.3.1).
 const SCOPE_HEADER_LEN: usize = 6;
 
@@ -45,33 +56,10 @@ pub(crate) const MAX_UNITS: usize = 1024;
 /// What is wrong with a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// Fewer bytes than the table's own header needs.
-    ShortTable,
-    /// The signature is not "DMAR".
-    Signature,
-    /// The header gives a length this many bytes long, which is smaller than the fixed part or
-    /// larger than the memory that holds the table.
-    TableLength(u32),
-    /// The bytes of the table do not add up to 0 (mod 256), but to this.
-    Checksum(u8),
+    /// What is wrong with the table's form.
+    Form(structures::Fault),
     /// A host address width of this many bits.
     AddressWidth(u16),
-    /// Too few bytes are left for a structure's type and length.
-    ShortStructure,
-    /// A structure of this type with a length smaller than its fixed part.
-    StructureLength {
-        /// Structure type.
-        kind: u16,
-        /// The length it gives.
-        length: u16,
-    },
-    /// A structure of this type that ends beyond the table.
-    StructureBeyond {
-        /// Structure type.
-        kind: u16,
-        /// The length it gives.
-        length: u16,
-    },
     /// Too few bytes are left for a device scope's fixed part.
     ShortScope,
     /// A device scope with a length that does not hold its fixed part and one path element.
@@ -130,19 +118,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DMAR table, offset {:#x}: ", self.offset)?;
         match self.reason {
-            Reason::ShortTable => write!(f, "no room for the table header"),
-            Reason::Signature => write!(f, "signature is not DMAR"),
-            Reason::TableLength(length) => write!(f, "table length {length} is not possible"),
-            Reason::Checksum(sum) => write!(f, "checksum is off by {sum:#04x}"),
+            Reason::Form(fault) => write!(f, "{fault}"),
             Reason::AddressWidth(bits) => write!(f, "host address width {bits} is not possible"),
-            Reason::ShortStructure => write!(f, "no room for a structure header"),
-            Reason::StructureLength { kind, length } => {
-                write!(f, "structure of type {kind} has length {length}, too short")
-            }
-            Reason::StructureBeyond { kind, length } => write!(
-                f,
-                "structure of type {kind} has length {length}, beyond the table"
-            ),
             Reason::ShortScope => write!(f, "no room for a device scope"),
             Reason::ScopeLength(length) => write!(f, "device scope length {length} is too short"),
             Reason::ScopePath(length) => {
@@ -187,15 +164,30 @@ impl fmt::Display for Error {
     }
 }
 
+impl From<structures::Error> for Error {
+    fn from(error: structures::Error) -> Self {
+        Self {
+            offset: error.offset,
+            reason: Reason::Form(error.fault),
+        }
+    }
+}
+
+/// Remapping structures (section 8.2).
+static LAYOUT: Layout = Layout {
+    signature: *b"DMAR",
+    wide_types: true,
+    fixed_length,
+};
+
 /// A checked DMAR table.
 ///
 /// # Invariants
 ///
-/// `table` is exactly as long as its header says, and every structure and device scope in it is
-/// complete: [`Dmar::parse`] found no error.
+/// Every structure and device scope in it is complete: [`Dmar::parse`] found no error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dmar<'a> {
-    table: &'a [u8],
+    structures: Structures<'a>,
 }
 
 impl<'a> Dmar<'a> {
@@ -206,58 +198,63 @@ impl<'a> Dmar<'a> {
     /// The first thing that is wrong, in table order. Unknown structure and scope types are not
     /// errors (section 8.2: software skips them), but their lengths must be right.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        let table = check_header(bytes)?;
+        let structures = Structures::new(bytes, &LAYOUT)?;
+        check_width(structures.table())?;
         let mut units = 0;
-        let mut offset = HEADER_LEN;
-        while offset < table.len() {
-            let structure = Structure::read(table, offset)?;
+        for structure in structures.checked(HEADER_LEN) {
+            let structure = structure?;
             match structure.kind {
                 TYPE_DRHD => {
                     units += 1;
                     if units > MAX_UNITS {
-                        return Err(error(offset, Reason::TooManyUnits));
+                        return Err(error(structure.offset, Reason::TooManyUnits));
                     }
-                    check_unit(table, &structure)?;
+                    check_unit(&structures, &structure)?;
                 }
                 TYPE_RMRR => check_region(&structure)?,
                 _ => {}
             }
-            offset += structure.bytes.len();
         }
         if units == 0 {
-            return Err(error(table.len(), Reason::NoUnits));
+            return Err(error(structures.table().len(), Reason::NoUnits));
         }
         // INVARIANT: every structure was read, and those with device scopes that this driver uses
         // had all their scopes checked.
-        Ok(Self { table })
+        Ok(Self { structures })
     }
 
     /// A whole table that [`parse`](Self::parse) has accepted before. Nothing is checked again; of
     /// a table that was not accepted, what comes after the first mistake is missing.
     pub(crate) const fn accepted(table: &'a [u8]) -> Self {
-        Self { table }
+        Self {
+            structures: Structures::accepted(table, &LAYOUT),
+        }
     }
 
     /// Number of bits of a physical address (section 8.1, Host Address Width).
     #[allow(dead_code, reason = "a fact of the table, used yet or not")]
     pub(crate) fn host_address_width(&self) -> u16 {
-        self.table.get(36).map_or(0, |width| u16::from(*width) + 1)
+        width(self.structures.table())
     }
 
     /// The flags byte (section 8.1).
     #[allow(dead_code, reason = "a fact of the table, used yet or not")]
     pub(crate) fn flags(&self) -> Flags {
-        Flags(self.table.get(37).copied().unwrap_or_default())
+        Flags(u8_at(self.structures.table(), 37).unwrap_or_default())
     }
 
     /// All remapping units, in table order.
     pub(crate) fn units(&self) -> impl Iterator<Item = Unit<'a>> + Clone {
-        structures(self.table).filter_map(|structure| Unit::decode(&structure))
+        self.structures
+            .from(HEADER_LEN)
+            .filter_map(|structure| Unit::decode(&structure))
     }
 
     /// All reserved memory regions, in table order.
     pub(crate) fn reserved_regions(&self) -> impl Iterator<Item = ReservedRegion<'a>> + Clone {
-        structures(self.table).filter_map(|structure| ReservedRegion::decode(&structure))
+        self.structures
+            .from(HEADER_LEN)
+            .filter_map(|structure| ReservedRegion::decode(&structure))
     }
 
     /// The unit that translates a device: the first whose scopes name it or a bridge above it,
@@ -488,34 +485,6 @@ impl<'a> Iterator for Scopes<'a> {
     }
 }
 
-/// One remapping structure, with a length that fits its type and its table.
-#[derive(Clone, Copy)]
-struct Structure<'a> {
-    offset: usize,
-    kind: u16,
-    bytes: &'a [u8],
-}
-
-impl<'a> Structure<'a> {
-    fn read(table: &'a [u8], offset: usize) -> Result<Self, Error> {
-        let rest = table.get(offset..).unwrap_or_default();
-        let (Some(kind), Some(length)) = (u16_at(rest, 0), u16_at(rest, 2)) else {
-            return Err(error(offset, Reason::ShortStructure));
-        };
-        if usize::from(length) < fixed_length(kind) {
-            return Err(error(offset, Reason::StructureLength { kind, length }));
-        }
-        let bytes = rest
-            .get(..usize::from(length))
-            .ok_or(error(offset, Reason::StructureBeyond { kind, length }))?;
-        Ok(Self {
-            offset,
-            kind,
-            bytes,
-        })
-    }
-}
-
 /// Length of a structure's fixed part (sections 8.3 to 8.9).
 fn fixed_length(kind: u16) -> usize {
     match kind {
@@ -527,44 +496,20 @@ fn fixed_length(kind: u16) -> usize {
     }
 }
 
-/// The structures of a table whose header was checked, up to the first bad one.
-fn structures(table: &[u8]) -> impl Iterator<Item = Structure<'_>> + Clone {
-    let mut offset = HEADER_LEN;
-    core::iter::from_fn(move || {
-        let structure = Structure::read(table, offset).ok()?;
-        offset += structure.bytes.len();
-        Some(structure)
-    })
+/// The byte holds the width minus one.
+fn width(table: &[u8]) -> u16 {
+    u8_at(table, 36).map_or(0, |width| u16::from(width) + 1)
 }
 
-/// Checks the fixed part and cuts off what follows the table.
-fn check_header(bytes: &[u8]) -> Result<&[u8], Error> {
-    let header = bytes
-        .get(..HEADER_LEN)
-        .ok_or(error(bytes.len(), Reason::ShortTable))?;
-    if !header.starts_with(b"DMAR") {
-        return Err(error(0, Reason::Signature));
+fn check_width(table: &[u8]) -> Result<(), Error> {
+    // Linux also refuses a width of one bit: firmware that left the byte empty.
+    match width(table) {
+        2..=64 => Ok(()),
+        width => Err(error(36, Reason::AddressWidth(width))),
     }
-    let length = u32_at(header, 4).unwrap_or_default();
-    let table = usize::try_from(length)
-        .ok()
-        .filter(|length| *length >= HEADER_LEN)
-        .and_then(|length| bytes.get(..length))
-        .ok_or(error(4, Reason::TableLength(length)))?;
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    if sum != 0 {
-        return Err(error(9, Reason::Checksum(sum)));
-    }
-    // The byte holds the width minus one. Linux also refuses a width of one bit: firmware that
-    // left the byte empty.
-    let width = u8_at(header, 36).map_or(0, |width| u16::from(width) + 1);
-    if !(2..=64).contains(&width) {
-        return Err(error(36, Reason::AddressWidth(width)));
-    }
-    Ok(table)
 }
 
-fn check_unit(table: &[u8], structure: &Structure<'_>) -> Result<(), Error> {
+fn check_unit(structures: &Structures<'_>, structure: &Structure<'_>) -> Result<(), Error> {
     let offset = structure.offset;
     let Some(unit) = Unit::decode(structure) else {
         return Ok(());
@@ -573,7 +518,8 @@ fn check_unit(table: &[u8], structure: &Structure<'_>) -> Result<(), Error> {
     if base == 0 || base & PAGE_MASK != 0 || base.checked_add(unit.register_size).is_none() {
         return Err(error(offset, Reason::RegisterBase(base)));
     }
-    let mut earlier = structures(table)
+    let mut earlier = structures
+        .from(HEADER_LEN)
         .take_while(|other| other.offset < offset)
         .filter_map(|other| Unit::decode(&other));
     if earlier.clone().any(|other| other.register_base == base) {
@@ -659,25 +605,4 @@ fn read_scope(bytes: &[u8], offset: usize) -> Result<Option<(Scope<'_>, &[u8])>,
 
 fn error(offset: usize, reason: Reason) -> Error {
     Error { offset, reason }
-}
-
-/// The `N` bytes at an offset, if they exist.
-fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
-}
-
-fn u8_at(bytes: &[u8], offset: usize) -> Option<u8> {
-    bytes.get(offset).copied()
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    array_at(bytes, offset).map(u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    array_at(bytes, offset).map(u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
-    array_at(bytes, offset).map(u64::from_le_bytes)
 }

@@ -4,6 +4,16 @@
 
 #![no_std]
 
+#[path = "../../../../rust/acpi"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod acpi {
+    pub mod structures;
+}
+#[path = "../../../../rust/bytes.rs"]
+pub mod bytes;
 #[path = "../../../../rust/inject"]
 #[allow(
     missing_docs,

@@ -5,7 +5,7 @@ use super::dmar_bytes::{
     ENDPOINT, HPET, INCLUDE_PCI_ALL, IOAPIC, NAMESPACE, SUB_HIERARCHY,
 };
 use crate::dmar::{Dmar, Error, Reason, ScopeKind, MAX_UNITS};
-use iommu::source_id::SourceId;
+use iommu::{acpi::structures::Fault as F, source_id::SourceId};
 use proptest::prelude::*;
 
 fn unit() -> Vec<u8> {
@@ -120,8 +120,8 @@ fn truncated_at_every_length_is_an_error_or_a_whole_prefix() {
         let mut cut = bytes[..length].to_vec();
         let error = Dmar::parse(&cut).unwrap_err();
         let expected = match length {
-            0..BODY => Reason::ShortTable,
-            _ => Reason::TableLength(u32::try_from(bytes.len()).unwrap()),
+            0..BODY => Reason::Form(F::ShortTable),
+            _ => Reason::Form(F::TableLength(u32::try_from(bytes.len()).unwrap())),
         };
         assert_eq!(error.reason, expected, "cut at {length}");
 
@@ -166,14 +166,17 @@ fn header_errors() {
         let Error { offset, reason } = Dmar::parse(&bytes).unwrap_err();
         (offset, reason)
     };
-    assert_eq!(with(Vec::clear), (0, Reason::ShortTable));
-    assert_eq!(with(|b| b[3] = b'P'), (0, Reason::Signature));
-    assert_eq!(with(|b| b[4] = 47), (4, Reason::TableLength(47)));
-    assert_eq!(with(|b| b[4] += 1), (4, Reason::TableLength(65)));
-    assert_eq!(with(|b| b[7] = 0xff), (4, Reason::TableLength(0xff00_0040)));
+    assert_eq!(with(Vec::clear), (0, Reason::Form(F::ShortTable)));
+    assert_eq!(with(|b| b[3] = b'P'), (0, Reason::Form(F::Signature)));
+    assert_eq!(with(|b| b[4] = 47), (4, Reason::Form(F::TableLength(47))));
+    assert_eq!(with(|b| b[4] += 1), (4, Reason::Form(F::TableLength(65))));
+    assert_eq!(
+        with(|b| b[7] = 0xff),
+        (4, Reason::Form(F::TableLength(0xff00_0040)))
+    );
     assert_eq!(
         with(|b| b[9] = b[9].wrapping_add(3)),
-        (9, Reason::Checksum(3))
+        (9, Reason::Form(F::Checksum(3)))
     );
     let width = |b: &mut Vec<u8>, width| {
         b[36] = width;
@@ -213,14 +216,20 @@ fn every_wrong_checksum_is_refused() {
         let mut bytes = bytes.clone();
         bytes[9] = bytes[9].wrapping_add(off);
         let error = Dmar::parse(&bytes).unwrap_err();
-        assert_eq!((error.offset, error.reason), (9, Reason::Checksum(off)));
+        assert_eq!(
+            (error.offset, error.reason),
+            (9, Reason::Form(F::Checksum(off)))
+        );
     }
 }
 
 #[test]
 fn structure_lengths() {
-    assert_eq!(error_of(vec![0]), (0, Reason::ShortStructure));
-    assert_eq!(error_of(vec![9, 0, 4]), (0, Reason::ShortStructure));
+    assert_eq!(error_of(vec![0]), (0, Reason::Form(F::ShortStructure)));
+    assert_eq!(
+        error_of(vec![9, 0, 4]),
+        (0, Reason::Form(F::ShortStructure))
+    );
     let short = |kind: u16, length: u16| {
         let mut bytes = structure(kind, &[0; 40]);
         bytes[2..4].copy_from_slice(&length.to_le_bytes());
@@ -240,21 +249,21 @@ fn structure_lengths() {
         for length in 0..fixed {
             assert_eq!(
                 short(kind, length),
-                (0, Reason::StructureLength { kind, length })
+                (0, Reason::Form(F::StructureLength { kind, length }))
             );
         }
         assert_eq!(
             short(kind, 45),
-            (0, Reason::StructureBeyond { kind, length: 45 })
+            (0, Reason::Form(F::StructureBeyond { kind, length: 45 }))
         );
         assert_eq!(
             short(kind, 0xffff),
             (
                 0,
-                Reason::StructureBeyond {
+                Reason::Form(F::StructureBeyond {
                     kind,
                     length: 0xffff
-                }
+                })
             )
         );
     }
@@ -381,25 +390,31 @@ fn reserved_regions_must_make_sense() {
 #[test]
 fn each_error_is_one_clear_line() {
     for (reason, text) in [
-        (Reason::ShortTable, "no room for the table header"),
-        (Reason::Signature, "signature is not DMAR"),
-        (Reason::TableLength(47), "table length 47 is not possible"),
-        (Reason::Checksum(5), "checksum is off by 0x05"),
+        (Reason::Form(F::ShortTable), "no room for the table header"),
+        (Reason::Form(F::Signature), "wrong signature"),
+        (
+            Reason::Form(F::TableLength(47)),
+            "table length 47 is not possible",
+        ),
+        (Reason::Form(F::Checksum(5)), "checksum is off by 0x05"),
         (
             Reason::AddressWidth(65),
             "host address width 65 is not possible",
         ),
-        (Reason::ShortStructure, "no room for a structure header"),
         (
-            Reason::StructureLength { kind: 1, length: 0 },
-            "structure of type 1 has length 0, too short",
+            Reason::Form(F::ShortStructure),
+            "no room for a structure header",
         ),
         (
-            Reason::StructureBeyond {
+            Reason::Form(F::StructureLength { kind: 1, length: 0 }),
+            "structure of type 0x1 has length 0, too short",
+        ),
+        (
+            Reason::Form(F::StructureBeyond {
                 kind: 0,
                 length: 99,
-            },
-            "structure of type 0 has length 99, beyond the table",
+            }),
+            "structure of type 0x0 has length 99, beyond the table",
         ),
         (Reason::ShortScope, "no room for a device scope"),
         (Reason::ScopeLength(6), "device scope length 6 is too short"),

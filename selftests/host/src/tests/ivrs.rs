@@ -6,6 +6,7 @@ use crate::{
     ivhd::{self, Entry, Settings, Special},
     ivrs::{Error, Flags, Ivrs, Reason, MAX_UNITS},
 };
+use iommu::acpi::structures::Fault as F;
 use proptest::prelude::*;
 
 const BASE: u64 = 0xfed8_0000;
@@ -262,14 +263,14 @@ fn mistakes_of_the_header_are_found() {
         bytes[at] = value;
         bytes
     };
-    assert_eq!(error(&with(0, b'X')), (0, Reason::Signature));
+    assert_eq!(error(&with(0, b'X')), (0, Reason::Form(F::Signature)));
     let sum = with(20, 0x55)[20].wrapping_sub(good[20]);
-    assert_eq!(error(&with(20, 0x55)), (9, Reason::Checksum(sum)));
-    assert_eq!(error(&with(4, 47)), (4, Reason::TableLength(47)));
+    assert_eq!(error(&with(20, 0x55)), (9, Reason::Form(F::Checksum(sum))));
+    assert_eq!(error(&with(4, 47)), (4, Reason::Form(F::TableLength(47))));
     let longer = good.len() as u32 + 1;
     assert_eq!(
         error(&with(4, longer as u8)),
-        (4, Reason::TableLength(longer))
+        (4, Reason::Form(F::TableLength(longer)))
     );
     let mut bytes = good.clone();
     bytes.extend([1, 2, 3]);
@@ -280,28 +281,40 @@ fn mistakes_of_the_header_are_found() {
 #[test]
 fn mistakes_of_blocks_are_found() {
     let kind = 0x10;
-    assert_eq!(error_of(vec![0x10, 0]), (0, Reason::ShortBlock));
+    assert_eq!(
+        error_of(vec![0x10, 0]),
+        (0, Reason::Form(F::ShortStructure))
+    );
     let short_one = block(0x10, 0, &[0; 19]);
     let length = 23;
     assert_eq!(
         error_of(short_one),
-        (0, Reason::BlockLength { kind, length })
+        (0, Reason::Form(F::StructureLength { kind, length }))
     );
     for (kind, least) in [(0x11, 40), (0x40, 40), (0x20, 32), (0x21, 32), (0x22, 32)] {
         let length = least - 1;
         let bytes = block(kind, 0, &vec![0; usize::from(length) - 4]);
-        assert_eq!(error_of(bytes), (0, Reason::BlockLength { kind, length }));
+        assert_eq!(
+            error_of(bytes),
+            (
+                0,
+                Reason::Form(F::StructureLength {
+                    kind: kind.into(),
+                    length
+                })
+            )
+        );
     }
     // One that never ends, as its length is 0.
     let (kind, length) = (0x99, 0);
     assert_eq!(
         error_of(vec![0x99, 0, 0, 0]),
-        (0, Reason::BlockLength { kind, length })
+        (0, Reason::Form(F::StructureLength { kind, length }))
     );
     let length = 5;
     assert_eq!(
         error_of(vec![0x99, 0, 5, 0]),
-        (0, Reason::BlockBeyond { kind, length })
+        (0, Reason::Form(F::StructureBeyond { kind, length }))
     );
     for base in [0, BASE + 0x1000, 1 << 52, u64::MAX & !0x3fff] {
         let bytes = Ivhd::new(base, &[]).bytes();

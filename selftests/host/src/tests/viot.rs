@@ -2,7 +2,7 @@
 
 //! VIOT tables: QEMU's, and what is wrong with them.
 
-use iommu::source_id::SourceId;
+use iommu::{acpi::structures::Fault as F, source_id::SourceId};
 use proptest::prelude::*;
 
 use crate::virtio::viot::{Reason, Viot, MAX_NODES};
@@ -136,13 +136,13 @@ fn every_node_length_is_checked() {
             match Viot::parse(&table) {
                 Ok(_) => assert!(usize::from(length) == node.len() && node[0] == 3),
                 Err(e) if usize::from(length) < node.len() => {
-                    assert!(matches!(e.reason, Reason::NodeLength { .. }));
+                    assert!(matches!(e.reason, Reason::Form(F::StructureLength { .. })));
                 }
                 // The range's unit is the range itself, which is none.
                 Err(e) if usize::from(length) == node.len() => {
                     assert_eq!(e.reason, Reason::NoUnit(48));
                 }
-                Err(e) => assert!(matches!(e.reason, Reason::NodeBeyond { .. })),
+                Err(e) => assert!(matches!(e.reason, Reason::Form(F::StructureBeyond { .. }))),
             }
         }
     }
@@ -156,10 +156,13 @@ fn what_else_is_wrong() {
         let nodes = u16::from_le_bytes([table[36], table[37]]);
         seal(table, nodes)
     };
-    assert_eq!(reason(&with(&|t| t[0] = b'W')), Reason::Signature);
+    assert_eq!(reason(&with(&|t| t[0] = b'W')), Reason::Form(F::Signature));
     assert_eq!(reason(&with(&|t| t[38] = 47)), Reason::NodeOffset(47));
     assert_eq!(reason(&with(&|t| t[39] = 1)), Reason::NodeOffset(0x130));
-    assert_eq!(reason(&with(&|t| t[36] = 3)), Reason::ShortNode);
+    assert_eq!(
+        reason(&with(&|t| t[36] = 3)),
+        Reason::Form(F::ShortStructure)
+    );
     assert_eq!(reason(&with(&|t| t[80] = 49)), Reason::NoUnit(49));
     // First of segments and ids behind the last one.
     assert_eq!(reason(&with(&|t| t[72] = 1)), Reason::RangeOrder);
@@ -177,7 +180,7 @@ fn what_else_is_wrong() {
     );
     let mut table = qemu();
     table[9] ^= 1;
-    assert!(matches!(reason(&table), Reason::Checksum(_)));
+    assert!(matches!(reason(&table), Reason::Form(F::Checksum(_))));
     // Unknown nodes are skipped.
     let mut table = header();
     for _ in 0..=MAX_NODES {
