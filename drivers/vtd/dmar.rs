@@ -29,8 +29,10 @@ use iommu::{
     source_id::SourceId, //
 };
 
-/// Type, length, flags, reserved, enumeration id, start bus (section 8.3.1).
-const SCOPE_HEADER_LEN: usize = 6;
+use crate::scope::{
+    self,
+    Scopes, //
+};
 
 const TYPE_DRHD: u16 = 0;
 const TYPE_RMRR: u16 = 1;
@@ -60,16 +62,8 @@ pub(crate) enum Reason {
     Form(structures::Fault),
     /// A host address width of this many bits.
     AddressWidth(u16),
-    /// Too few bytes are left for a device scope's fixed part.
-    ShortScope,
-    /// A device scope with a length that does not hold its fixed part and one path element.
-    ScopeLength(u8),
-    /// A device scope with a path that is not a whole number of (device, function) pairs.
-    ScopePath(u8),
-    /// A device scope that ends beyond its structure.
-    ScopeBeyond(u8),
-    /// A path element with a device above 31 or a function above 7.
-    PathElement(u8, u8),
+    /// What is wrong with a device scope.
+    Scope(scope::Reason),
     /// A register base that is 0, not aligned to 4 KiB, or too close to the end of memory.
     RegisterBase(u64),
     /// Two units with this register base.
@@ -120,20 +114,7 @@ impl fmt::Display for Error {
         match self.reason {
             Reason::Form(fault) => write!(f, "{fault}"),
             Reason::AddressWidth(bits) => write!(f, "host address width {bits} is not possible"),
-            Reason::ShortScope => write!(f, "no room for a device scope"),
-            Reason::ScopeLength(length) => write!(f, "device scope length {length} is too short"),
-            Reason::ScopePath(length) => {
-                write!(
-                    f,
-                    "device scope length {length} cuts a path element in half"
-                )
-            }
-            Reason::ScopeBeyond(length) => {
-                write!(f, "device scope length {length} is beyond its structure")
-            }
-            Reason::PathElement(device, function) => {
-                write!(f, "path element {device:#04x}.{function} is not possible")
-            }
+            Reason::Scope(reason) => write!(f, "{reason}"),
             Reason::RegisterBase(base) => write!(f, "register base {base:#x} is not possible"),
             Reason::DuplicateBase(base) => write!(f, "second unit with register base {base:#x}"),
             Reason::DuplicateIncludeAll(segment) => {
@@ -260,7 +241,7 @@ impl<'a> Dmar<'a> {
     /// The unit that translates a device: the first whose scopes name it or a bridge above it,
     /// else the one that takes all remaining devices of its segment (section 8.3).
     ///
-    /// `path` is as in [`Scope::covers`].
+    /// `path` is as in [`scope::Scope::covers`].
     pub(crate) fn owner(&self, path: &[SourceId]) -> Option<Unit<'a>> {
         let segment = path.last()?.segment();
         let mut units = self.units().filter(|unit| unit.segment == segment);
@@ -322,9 +303,7 @@ impl<'a> Unit<'a> {
             segment: u16_at(bytes, 6)?,
             register_base: u64_at(bytes, 8)?,
             register_size: 4096 << (u8_at(bytes, 5)? & 0xf),
-            scopes: Scopes {
-                bytes: bytes.get(DRHD_LEN..)?,
-            },
+            scopes: Scopes::new(bytes.get(DRHD_LEN..)?),
         })
     }
 
@@ -360,9 +339,7 @@ impl<'a> ReservedRegion<'a> {
             segment: u16_at(bytes, 6)?,
             base: u64_at(bytes, 8)?,
             limit: u64_at(bytes, 16)?,
-            scopes: Scopes {
-                bytes: bytes.get(RMRR_LEN..)?,
-            },
+            scopes: Scopes::new(bytes.get(RMRR_LEN..)?),
         })
     }
 
@@ -371,117 +348,11 @@ impl<'a> ReservedRegion<'a> {
         self.scopes
     }
 
-    /// Whether a device must keep access to this region; `path` is as in [`Scope::covers`].
+    /// Whether a device must keep access to this region; `path` is as in [`scope::Scope::covers`].
     pub(crate) fn covers(&self, path: &[SourceId]) -> bool {
         path.last()
             .is_some_and(|device| device.segment() == self.segment)
             && self.scopes().any(|scope| scope.covers(path))
-    }
-}
-
-/// What kind of device a scope names (section 8.3.1, Type).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ScopeKind {
-    /// One PCI function.
-    Endpoint,
-    /// A PCI bridge and everything below it.
-    SubHierarchy,
-    /// An I/O APIC; the enumeration id is its APIC id.
-    IoApic,
-    /// An HPET that can send message signalled interrupts; the enumeration id is its number.
-    Hpet,
-    /// A device in the ACPI namespace; the enumeration id is the number its ANDD structure gives.
-    Namespace,
-    /// A type this driver does not know.
-    Unknown(u8),
-}
-
-impl ScopeKind {
-    fn from_raw(raw: u8) -> Self {
-        match raw {
-            1 => Self::Endpoint,
-            2 => Self::SubHierarchy,
-            3 => Self::IoApic,
-            4 => Self::Hpet,
-            5 => Self::Namespace,
-            other => Self::Unknown(other),
-        }
-    }
-}
-
-/// One device scope (section 8.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scope<'a> {
-    /// What it names.
-    pub(crate) kind: ScopeKind,
-    /// APIC id, HPET number or ACPI device number; no meaning for PCI scopes.
-    pub(crate) enumeration_id: u8,
-    /// Bus on which `path` starts.
-    pub(crate) start_bus: u8,
-    path: &'a [u8],
-}
-
-impl<'a> Scope<'a> {
-    /// (device, function) of each bridge from the start bus down, and last of the device itself.
-    pub(crate) fn path(&self) -> impl ExactSizeIterator<Item = (u8, u8)> + 'a {
-        self.path.chunks_exact(2).map(|pair| match *pair {
-            [device, function] => (device, function),
-            _ => (0, 0),
-        })
-    }
-
-    /// Whether this scope covers a PCI device.
-    ///
-    /// `path` is the device's way from its root bus: the id of each bridge from the top down, and
-    /// last the device's own. For a virtual function it is the way of its physical function, which
-    /// is what firmware can name. The caller has compared segments.
-    ///
-    /// The bridges that a scope's path names are among those above every device it covers, so the
-    /// device's own way already holds each secondary bus number: it is the bus of the next id.
-    pub(crate) fn covers(&self, path: &[SourceId]) -> bool {
-        let tail_is_all = match self.kind {
-            ScopeKind::Endpoint => false,
-            ScopeKind::SubHierarchy => true,
-            _ => return false,
-        };
-        let named = self.path().len();
-        let Some(start) = path.iter().position(|id| id.bus() == self.start_bus) else {
-            return false;
-        };
-        let Some(rest) = path.get(start..) else {
-            return false;
-        };
-        let long_enough = if tail_is_all {
-            rest.len() >= named
-        } else {
-            rest.len() == named
-        };
-        long_enough
-            && self
-                .path()
-                .zip(rest)
-                .all(|(pair, id)| pair == (id.device(), id.function()))
-    }
-}
-
-/// The device scopes of one structure; an iterator.
-///
-/// # Invariants
-///
-/// `bytes` starts at a device scope or is empty, and holds whole scopes that were checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scopes<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Iterator for Scopes<'a> {
-    type Item = Scope<'a>;
-
-    fn next(&mut self) -> Option<Scope<'a>> {
-        let (scope, rest) = read_scope(self.bytes, 0).ok()??;
-        // INVARIANT: `rest` is what follows a whole scope.
-        self.bytes = rest;
-        Some(scope)
     }
 }
 
@@ -530,7 +401,7 @@ fn check_unit(structures: &Structures<'_>, structure: &Structure<'_>) -> Result<
     {
         return Err(error(offset, Reason::DuplicateIncludeAll(unit.segment)));
     }
-    check_scopes(unit.scopes.bytes, offset + DRHD_LEN)
+    check_scopes(unit.scopes, offset + DRHD_LEN)
 }
 
 fn check_region(structure: &Structure<'_>) -> Result<(), Error> {
@@ -551,56 +422,14 @@ fn check_region(structure: &Structure<'_>) -> Result<(), Error> {
             Reason::RegionAlignment { base, limit },
         ));
     }
-    check_scopes(region.scopes.bytes, structure.offset + RMRR_LEN)
+    check_scopes(region.scopes, structure.offset + RMRR_LEN)
 }
 
-/// Checks all scopes of one structure; `offset` is where `bytes` stands in the table.
-fn check_scopes(mut bytes: &[u8], mut offset: usize) -> Result<(), Error> {
-    while let Some((scope, rest)) = read_scope(bytes, offset)? {
-        if !matches!(scope.kind, ScopeKind::Unknown(_)) {
-            for (device, function) in scope.path() {
-                if device > 31 || function > 7 {
-                    return Err(error(offset, Reason::PathElement(device, function)));
-                }
-            }
-        }
-        offset += bytes.len() - rest.len();
-        bytes = rest;
-    }
-    Ok(())
-}
-
-/// Splits off the first scope; `None` at the end.
-fn read_scope(bytes: &[u8], offset: usize) -> Result<Option<(Scope<'_>, &[u8])>, Error> {
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let header = bytes
-        .get(..SCOPE_HEADER_LEN)
-        .ok_or(error(offset, Reason::ShortScope))?;
-    let &[kind, length, _flags, _, enumeration_id, start_bus] = header else {
-        return Err(error(offset, Reason::ShortScope));
-    };
-    let kind = ScopeKind::from_raw(kind);
-    // A scope of an unknown type may hold something else than a path.
-    let known = !matches!(kind, ScopeKind::Unknown(_));
-    let shortest = SCOPE_HEADER_LEN + if known { 2 } else { 0 };
-    if usize::from(length) < shortest {
-        return Err(error(offset, Reason::ScopeLength(length)));
-    }
-    if known && length % 2 != 0 {
-        return Err(error(offset, Reason::ScopePath(length)));
-    }
-    let (scope, rest) = bytes
-        .split_at_checked(usize::from(length))
-        .ok_or(error(offset, Reason::ScopeBeyond(length)))?;
-    let scope = Scope {
-        kind,
-        enumeration_id,
-        start_bus,
-        path: scope.get(SCOPE_HEADER_LEN..).unwrap_or_default(),
-    };
-    Ok(Some((scope, rest)))
+/// Checks all scopes of one structure; `offset` is where they stand in the table.
+fn check_scopes(scopes: Scopes<'_>, offset: usize) -> Result<(), Error> {
+    scopes
+        .check()
+        .map_err(|(at, reason)| error(offset + at, Reason::Scope(reason)))
 }
 
 fn error(offset: usize, reason: Reason) -> Error {

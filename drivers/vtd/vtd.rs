@@ -25,6 +25,7 @@ mod platform;
 mod qi;
 mod registers;
 mod regs;
+mod scope;
 mod tables;
 mod unit;
 

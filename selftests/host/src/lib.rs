@@ -33,6 +33,8 @@ mod ivhd;
 mod ivrs;
 #[path = "../../../drivers/vtd/regs.rs"]
 mod regs;
+#[path = "../../../drivers/vtd/scope.rs"]
+mod scope;
 
 #[path = "../../../drivers/virtio"]
 mod virtio {

@@ -4,7 +4,10 @@ use super::dmar_bytes::{
     drhd, fix_checksum, rmrr, sample, sample_structures, scope, seal, structure, table, BODY,
     ENDPOINT, HPET, INCLUDE_PCI_ALL, IOAPIC, NAMESPACE, SUB_HIERARCHY,
 };
-use crate::dmar::{Dmar, Error, Reason, ScopeKind, MAX_UNITS};
+use crate::{
+    dmar::{Dmar, Error, Reason, MAX_UNITS},
+    scope::{Reason as S, ScopeKind},
+};
 use iommu::{acpi::structures::Fault as F, source_id::SourceId};
 use proptest::prelude::*;
 
@@ -286,33 +289,39 @@ fn scope_lengths() {
             for length in 0..8 {
                 assert_eq!(
                     error(with_length(kind, length)),
-                    (at, Reason::ScopeLength(length))
+                    (at, Reason::Scope(S::Length(length)))
                 );
             }
-            assert_eq!(error(with_length(kind, 9)), (at, Reason::ScopePath(9)));
-            assert_eq!(error(with_length(kind, 12)), (at, Reason::ScopeBeyond(12)));
+            assert_eq!(error(with_length(kind, 9)), (at, Reason::Scope(S::Path(9))));
+            assert_eq!(
+                error(with_length(kind, 12)),
+                (at, Reason::Scope(S::Beyond(12)))
+            );
             assert_eq!(
                 error(with_length(kind, 254)),
-                (at, Reason::ScopeBeyond(254))
+                (at, Reason::Scope(S::Beyond(254)))
             );
         }
         // An unknown type need not hold a path, but its length must be right.
-        assert_eq!(error(with_length(6, 5)), (at, Reason::ScopeLength(5)));
-        assert_eq!(error(with_length(6, 11)), (at, Reason::ScopeBeyond(11)));
+        assert_eq!(error(with_length(6, 5)), (at, Reason::Scope(S::Length(5))));
+        assert_eq!(
+            error(with_length(6, 11)),
+            (at, Reason::Scope(S::Beyond(11)))
+        );
         let unknown = make(&[vec![6, 7, 0, 0, 0, 0, 0xff], good.clone()]);
         assert!(Dmar::parse(&table(&[unit(), unknown])).is_ok());
         for cut in 1..6 {
             assert_eq!(
                 error(with_length(ENDPOINT, 8)[..cut].to_vec()),
-                (at, Reason::ShortScope)
+                (at, Reason::Scope(S::Short))
             );
         }
         assert_eq!(
             error(scope(HPET, 0, 0, &[(32, 0)])),
-            (at, Reason::PathElement(32, 0))
+            (at, Reason::Scope(S::PathElement(32, 0)))
         );
         let bad = scope(SUB_HIERARCHY, 0, 0, &[(31, 7), (0, 8)]);
-        assert_eq!(error(bad), (at, Reason::PathElement(0, 8)));
+        assert_eq!(error(bad), (at, Reason::Scope(S::PathElement(0, 8))));
     }
 }
 
@@ -416,18 +425,21 @@ fn each_error_is_one_clear_line() {
             }),
             "structure of type 0x0 has length 99, beyond the table",
         ),
-        (Reason::ShortScope, "no room for a device scope"),
-        (Reason::ScopeLength(6), "device scope length 6 is too short"),
+        (Reason::Scope(S::Short), "no room for a device scope"),
         (
-            Reason::ScopePath(9),
+            Reason::Scope(S::Length(6)),
+            "device scope length 6 is too short",
+        ),
+        (
+            Reason::Scope(S::Path(9)),
             "device scope length 9 cuts a path element in half",
         ),
         (
-            Reason::ScopeBeyond(200),
+            Reason::Scope(S::Beyond(200)),
             "device scope length 200 is beyond its structure",
         ),
         (
-            Reason::PathElement(32, 0),
+            Reason::Scope(S::PathElement(32, 0)),
             "path element 0x20.0 is not possible",
         ),
         (Reason::RegisterBase(1), "register base 0x1 is not possible"),
