@@ -70,12 +70,24 @@ impl<'u, D: Driver> Batch<'u, D> {
     /// Context: atomic.
     #[inline]
     pub fn push(&mut self, command: Command<D>) {
-        if self.used == self.commands.as_ref().len() {
-            self.send_early();
-        }
+        self.make_room();
         if let Some(place) = self.commands.as_mut().get_mut(self.used) {
             place.write(command);
             self.used += 1;
+        }
+    }
+
+    /// Whether another command would have what there is submitted.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.used == self.commands.as_ref().len()
+    }
+
+    /// Submits a full batch, as the next [`push`](Self::push) would. Context: atomic.
+    #[inline]
+    pub(crate) fn make_room(&mut self) {
+        if self.is_full() {
+            self.send_early();
         }
     }
 

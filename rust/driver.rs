@@ -11,7 +11,7 @@ use crate::{
     batch::Batch,
     invalidation::Invalidation,
     locked::Locked,
-    mappings::Run,
+    mappings::run::Run,
     ops::HasOps,
     pt::{
         PageTable,
@@ -162,7 +162,7 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
         Self::invalidate(unit, tag, &Invalidation::All, batch);
     }
 
-    /// Adds to `batch` what tells the unit of a mapping. For units that keep no table
+    /// Adds to `batch` the one command that tells the unit of a mapping. For units that keep no table
     /// ([`Remote`](crate::pt::Remote)); such a unit is made to forget with
     /// [`invalidate`](Self::invalidate), which is never asked to forget a part of what it was told.
     ///

@@ -26,7 +26,6 @@ pub use self::amdv1::{
     AmdV1Config,
     AmdV1Root, //
 };
-pub(crate) use self::remote::Nodes;
 pub use self::remote::{
     Remote,
     RemoteConfig, //

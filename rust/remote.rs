@@ -32,19 +32,19 @@ use crate::{
     inject,
     invalidation::Invalidation,
     mappings::{
+        run::{
+            Rights,
+            Run,
+            State, //
+        },
         Freed,
-        Node as MappingNode,
-        Rights,
-        Run,
-        State, //
+        Room, //
     },
-    pt::{
-        Nodes,
-        Remote, //
-    },
+    pt::Remote,
     queue::Synced,
     unit::UnitRef, //
 };
+use core::ops::ControlFlow;
 use kernel::{
     alloc::Flags,
     prelude::*,
@@ -73,18 +73,18 @@ pub(crate) fn map<D: Driver>(
         mmio: remote.config.mmio && prot & bindings::IOMMU_MMIO != 0,
     };
     let run = Run::new(iova, phys, bytes, rights).ok_or(EINVAL)?;
-    if iova < remote.config.start || run.last() > remote.config.last {
+    if iova < remote.config.start || run.last > remote.config.last {
         return Err(EINVAL);
     }
-    let node = KBox::new(MappingNode::new(run), gfp)?;
-    let Err(node) = remote.mappings.lock().insert(node) else {
+    let room = Room::new(gfp)?;
+    let Err(room) = remote.mappings.lock().insert(room, run) else {
         return Ok(());
     };
-    if !remote.mappings.lock().is_deferred(iova, run.last()) {
+    if !remote.mappings.lock().is_deferred(iova, run.last) {
         return Err(EEXIST);
     }
     let _ = flush(domain, remote, &Invalidation::All)?;
-    let inserted = remote.mappings.lock().insert(node);
+    let inserted = remote.mappings.lock().insert(room, run);
     // What did not fit is freed here, without the lock.
     inserted.map_err(|_| EEXIST)
 }
@@ -125,9 +125,17 @@ fn tell<D: Driver>(nodes: &[Node<D>], remote: &Remote, start: u64, last: u64) ->
         let mut batch = Batch::<D>::new(unit);
         for tag in tags(of_unit).filter(|tag| is_live(of_unit, tag, None)) {
             let mut at = Some(start);
-            while let Some(run) = at.and_then(|at| remote.mappings.lock().fresh(at, last)) {
-                D::map(unit, tag, &run, &mut batch);
-                at = run.last().checked_add(1).filter(|at| *at <= last);
+            while let Some(from) = at.take() {
+                batch.make_room();
+                remote.mappings.lock().each_fresh(from, last, |run| {
+                    // Nothing is sent with that lock held.
+                    if batch.is_full() {
+                        at = Some(run.iova);
+                        return ControlFlow::Break(());
+                    }
+                    D::map(unit, tag, run, &mut batch);
+                    ControlFlow::Continue(())
+                });
             }
         }
         let _ = batch.sync_in_place()?;
@@ -207,12 +215,12 @@ fn gap(remote: &Remote, mut at: u64, last: u64) -> Option<(u64, u64)> {
     if at > last {
         return None;
     }
-    let mappings = remote.mappings.lock();
+    let mut mappings = remote.mappings.lock();
     while at <= last {
         match mappings.told(at, last) {
             None => return Some((at, last)),
             Some(run) if run.iova > at => return Some((at, run.iova - 1)),
-            Some(run) => at = run.last().checked_add(1)?,
+            Some(run) => at = run.last.checked_add(1)?,
         }
     }
     None
@@ -230,10 +238,7 @@ fn forget_range<D: Driver>(
 
 /// Has units forget what was deferred; it waits on if they do not. The nodes are to be freed without
 /// locks.
-fn forget_deferred<D: Driver>(
-    nodes: &[Node<D>],
-    remote: &Remote,
-) -> (Result<Synced>, Freed<Nodes>) {
+fn forget_deferred<D: Driver>(nodes: &[Node<D>], remote: &Remote) -> (Result<Synced>, Freed) {
     remote.mappings.lock().begin_flush();
     let forgotten = forget(nodes, |from| remote.mappings.lock().span(from));
     let freed = remote.mappings.lock().end_flush(forgotten.is_ok());
@@ -349,6 +354,6 @@ pub(crate) fn fill<D: Driver>(
                 D::map(unit, tag, &piece, batch);
             }
         }
-        at = run.last().checked_add(1);
+        at = run.last.checked_add(1);
     }
 }

@@ -27,7 +27,7 @@ use iommu::{
     },
     invalidation::Invalidation,
     locked::Locked,
-    mappings::{
+    mappings::run::{
         Rights,
         Run, //
     },

@@ -6,7 +6,7 @@
 //!
 //! This file is pure: integers in, bytes out. It is also built and tested on the host.
 
-use iommu::mappings::Run;
+use iommu::mappings::run::Run;
 
 /// Words of memory for a request, without its answer: the longest one has 36 bytes.
 pub(crate) const WORDS: usize = 5;
@@ -182,7 +182,7 @@ pub(crate) fn map(domain: u32, run: &Run) -> Encoded {
     let flags = flag(run.rights.read, MAP_F_READ)
         | flag(run.rights.write, MAP_F_WRITE)
         | flag(run.rights.mmio, MAP_F_MMIO);
-    let fields = [run.iova, run.last(), run.phys, pair(flags, 0)];
+    let fields = [run.iova, run.last, run.phys, pair(flags, 0)];
     Encoded::new(T_MAP, domain, fields, 36)
 }
 

@@ -10,16 +10,7 @@ use super::{
     PageTable,
     Sealed, //
 };
-use crate::{
-    bindings,
-    lazy::format::Permissions,
-    mappings::{
-        Mappings,
-        Memory,
-        Node,
-        Run, //
-    },
-};
+use crate::{bindings, lazy::format::Permissions, mappings::Mappings};
 use core::ops::ControlFlow;
 use kernel::{
     new_spinlock_irq,
@@ -41,17 +32,6 @@ pub struct RemoteConfig {
     pub mmio: bool,
 }
 
-/// Nodes from the kernel's allocator, 64 bytes each.
-pub(crate) struct Nodes;
-
-impl Memory for Nodes {
-    type Node = KBox<Node<Self>>;
-
-    fn node(run: Run) -> Option<Self::Node> {
-        KBox::new(Node::new(run), GFP_ATOMIC | __GFP_NOWARN).ok()
-    }
-}
-
 /// The mappings of a domain, and the `iommu_domain` in front of them.
 #[pin_data]
 #[repr(C)]
@@ -61,7 +41,7 @@ pub struct Remote {
     pub(crate) config: RemoteConfig,
     /// Innermost.
     #[pin]
-    pub(crate) mappings: SpinLockIrq<Mappings<Nodes>>,
+    pub(crate) mappings: SpinLockIrq<Mappings>,
 }
 
 // SAFETY: `domain` is the core's, which locks it; the rest is a lock.
@@ -110,7 +90,7 @@ impl PageTable for Remote {
         try_pin_init!(Self {
             domain: Opaque::new(domain),
             config,
-            mappings <- new_spinlock_irq!(Mappings::new(), "iommu mappings"),
+            mappings <- new_spinlock_irq!(Mappings::default(), "iommu mappings"),
         }? Error)
     }
 
@@ -153,7 +133,7 @@ impl PageTable for Remote {
                     }
                 }
             }
-            at = run.last().checked_add(1);
+            at = run.last.checked_add(1);
         }
         if let Some(range) = found {
             visit(range)?;

@@ -26,8 +26,15 @@ pub mod inject {
 #[path = "../../../../rust/invalidation.rs"]
 pub mod invalidation;
 pub mod lazy;
-#[path = "../../../../rust/mappings.rs"]
-pub mod mappings;
+#[path = "../../../../rust/mappings"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod mappings {
+    pub mod index;
+    pub mod run;
+}
 #[path = "../../../../rust/policy"]
 #[allow(
     missing_docs,

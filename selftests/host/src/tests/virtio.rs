@@ -2,7 +2,7 @@
 
 //! What goes to a virtio-iommu, and what comes back: bytes as the specification has them.
 
-use iommu::mappings::{Rights, Run};
+use iommu::mappings::run::{Rights, Run};
 use proptest::prelude::*;
 
 use crate::virtio::{
