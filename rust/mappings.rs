@@ -119,7 +119,10 @@ impl Room {
 
 /// The kernel's red-black tree.
 #[derive(Default)]
-pub struct Runs(RBTree<Addresses, Content>);
+pub struct Runs {
+    tree: RBTree<Addresses, Content>,
+    len: usize,
+}
 
 impl Tree for Runs {
     type Room = Room;
@@ -128,14 +131,15 @@ impl Tree for Runs {
         Room::new(GFP_ATOMIC | __GFP_NOWARN).ok()
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn len(&self) -> usize {
+        self.len
     }
 
     fn insert(&mut self, room: Room, run: Run) -> Result<(), Room> {
-        match self.0.entry(Addresses::of(&run)) {
+        match self.tree.entry(Addresses::of(&run)) {
             Entry::Vacant(place) => {
                 place.insert(Content::of(&run), room.0);
+                self.len += 1;
                 Ok(())
             }
             Entry::Occupied(_) => Err(room),
@@ -143,12 +147,12 @@ impl Tree for Runs {
     }
 
     fn at_or_after(&self, at: u64) -> Option<Run> {
-        let cursor = self.0.cursor_lower_bound(&Addresses(at, at))?;
+        let cursor = self.tree.cursor_lower_bound(&Addresses(at, at))?;
         Some(run(cursor.current()))
     }
 
     fn visit(&mut self, at: u64, mut each: impl FnMut(&Run, &mut State) -> ControlFlow<()>) {
-        let mut place = self.0.cursor_lower_bound_mut(&Addresses(at, at));
+        let mut place = self.tree.cursor_lower_bound_mut(&Addresses(at, at));
         while let Some(mut cursor) = place {
             let run = run(cursor.current());
             let (_, content) = cursor.current_mut();
@@ -165,13 +169,14 @@ impl Tree for Runs {
         mut wanted: impl FnMut(&Run) -> bool,
         mut taken: impl FnMut(Room),
     ) {
-        let mut place = self.0.cursor_lower_bound_mut(&Addresses(at, at));
+        let mut place = self.tree.cursor_lower_bound_mut(&Addresses(at, at));
         while let Some(cursor) = place {
             let this = run(cursor.current());
             if !wanted(&this) {
                 return;
             }
             let (next, node) = cursor.remove_current();
+            self.len -= 1;
             taken(Room(node.into_reservation()));
             // After the last one it goes back to the one before.
             place = next.filter(|next| next.current().0 .0 > this.last);

@@ -26,8 +26,8 @@ pub trait Tree: Default {
     /// Makes room without sleeping; `None` for want of memory.
     fn room() -> Option<Self::Room>;
 
-    /// Whether there are none.
-    fn is_empty(&self) -> bool;
+    /// How many there are.
+    fn len(&self) -> usize;
 
     /// Adds a run. Gives the room back if there is one that shares an address with it.
     fn insert(&mut self, room: Self::Room, run: Run) -> Result<(), Self::Room>;
@@ -49,6 +49,9 @@ pub trait Tree: Default {
 
 /// Runs that are not needed any more, to be freed where no lock is held.
 pub struct Freed<T: Tree>(#[allow(dead_code)] T);
+
+/// How many runs stay as they were mapped ([`Mappings::new`]): they take half a megabyte.
+pub const FEW: usize = 8192;
 
 /// How much room is kept for times without memory.
 const SPARE: usize = 4;
@@ -78,17 +81,7 @@ pub struct Mappings<T: Tree> {
     /// Those that units are being asked to forget.
     leaving: T,
     spare: Spare<T>,
-}
-
-impl<T: Tree> Default for Mappings<T> {
-    fn default() -> Self {
-        Self {
-            live: T::default(),
-            deferred: T::default(),
-            leaving: T::default(),
-            spare: Spare([const { None }; SPARE]),
-        }
-    }
+    few: usize,
 }
 
 /// Takes the first run at or after `at` out, and those after it that `unite` makes one with it. Returns
@@ -116,6 +109,21 @@ fn take_united<T: Tree>(
 }
 
 impl<T: Tree> Mappings<T> {
+    /// None.
+    ///
+    /// As long as there are `few` runs, those that follow each other stay as they were mapped: what is mapped
+    /// one by one often goes one by one and comes again, and to make one run of it and to split that each time
+    /// would be a fifth of what a map and an unmap cost.
+    pub fn new(few: usize) -> Self {
+        Self {
+            live: T::default(),
+            deferred: T::default(),
+            leaving: T::default(),
+            spare: Spare([const { None }; SPARE]),
+            few,
+        }
+    }
+
     /// The run that maps `iova`, or the first after it.
     pub fn at_or_after(&self, iova: u64) -> Option<Run> {
         self.live.at_or_after(iova)
@@ -198,9 +206,11 @@ impl<T: Tree> Mappings<T> {
             }
             ControlFlow::Continue(())
         });
-        // The ones next to them may be of their kind.
-        let (start, last) = (start.saturating_sub(1), last.saturating_add(1));
-        self.unite(start, last, Run::as_run);
+        if self.live.len() > self.few {
+            // The ones next to them may be of their kind.
+            let (start, last) = (start.saturating_sub(1), last.saturating_add(1));
+            self.unite(start, last, Run::as_run);
+        }
     }
 
     /// Has `unite` make one run of those that follow each other and have an address between two, first and
@@ -343,7 +353,7 @@ impl<T: Tree> Mappings<T> {
     /// [`end_flush`](Self::end_flush) comes before the next one.
     pub fn begin_flush(&mut self) -> bool {
         self.leaving = take(&mut self.deferred);
-        !self.leaving.is_empty()
+        self.leaving.len() > 0
     }
 
     /// The first addresses at or after `from` that can be forgotten in one go, first and last: ranges

@@ -10,7 +10,14 @@ use super::{
     PageTable,
     Sealed, //
 };
-use crate::{bindings, lazy::format::Permissions, mappings::Mappings};
+use crate::{
+    bindings,
+    lazy::format::Permissions,
+    mappings::{
+        index::FEW,
+        Mappings, //
+    },
+};
 use core::ops::ControlFlow;
 use kernel::{
     new_spinlock_irq,
@@ -90,7 +97,7 @@ impl PageTable for Remote {
         try_pin_init!(Self {
             domain: Opaque::new(domain),
             config,
-            mappings <- new_spinlock_irq!(Mappings::default(), "iommu mappings"),
+            mappings <- new_spinlock_irq!(Mappings::new(FEW), "iommu mappings"),
         }? Error)
     }
 
