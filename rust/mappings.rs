@@ -151,12 +151,17 @@ impl Tree for Runs {
         Some(run(cursor.current()))
     }
 
-    fn visit(&mut self, at: u64, mut each: impl FnMut(&Run, &mut State) -> ControlFlow<()>) {
-        let mut place = self.tree.cursor_lower_bound_mut(&Addresses(at, at));
+    fn visit(
+        &mut self,
+        start: u64,
+        last: u64,
+        mut each: impl FnMut(&Run, &mut State) -> ControlFlow<()>,
+    ) {
+        let mut place = self.tree.cursor_lower_bound_mut(&Addresses(start, start));
         while let Some(mut cursor) = place {
             let run = run(cursor.current());
             let (_, content) = cursor.current_mut();
-            if each(&run, &mut content.state).is_break() {
+            if run.iova > last || each(&run, &mut content.state).is_break() || run.last >= last {
                 return;
             }
             place = cursor.move_next();

@@ -35,10 +35,16 @@ pub trait Tree: Default {
     /// The first run that ends at `at` or later.
     fn at_or_after(&self, at: u64) -> Option<Run>;
 
-    /// Shows `each` the runs from that one on, in order, until it has seen enough. It may change their states.
-    fn visit(&mut self, at: u64, each: impl FnMut(&Run, &mut State) -> ControlFlow<()>);
+    /// Shows `each` the runs that have an address between two, first and last, in order, until it has seen
+    /// enough. It may change their states.
+    fn visit(
+        &mut self,
+        start: u64,
+        last: u64,
+        each: impl FnMut(&Run, &mut State) -> ControlFlow<()>,
+    );
 
-    /// Takes runs out from that one on, in order, as long as `wanted` says so. `taken` gets their room.
+    /// Takes runs out from the first on that ends at `at` or later, in order, as long as `wanted` says so. `taken` gets their room.
     fn take_while(
         &mut self,
         at: u64,
@@ -138,10 +144,7 @@ impl<T: Tree> Mappings<T> {
     /// The first run between two addresses, first and last, that units were told of.
     pub fn told(&mut self, start: u64, last: u64) -> Option<Run> {
         let mut found = None;
-        self.live.visit(start, |run, state| {
-            if run.iova > last {
-                return ControlFlow::Break(());
-            }
+        self.live.visit(start, last, |run, state| {
             if *state == State::Fresh {
                 return ControlFlow::Continue(());
             }
@@ -184,10 +187,7 @@ impl<T: Tree> Mappings<T> {
         last: u64,
         mut each: impl FnMut(&Run) -> ControlFlow<()>,
     ) {
-        self.live.visit(start, |run, state| {
-            if run.iova > last {
-                return ControlFlow::Break(());
-            }
+        self.live.visit(start, last, |run, state| {
             if *state == State::Told || run.iova < start {
                 return ControlFlow::Continue(());
             }
@@ -197,10 +197,7 @@ impl<T: Tree> Mappings<T> {
 
     /// Units were told of the fresh runs between two addresses, first and last.
     pub fn settle(&mut self, start: u64, last: u64) {
-        self.live.visit(start, |run, state| {
-            if run.iova > last {
-                return ControlFlow::Break(());
-            }
+        self.live.visit(start, last, |run, state| {
             if run.iova >= start {
                 *state = State::Told;
             }
@@ -220,10 +217,7 @@ impl<T: Tree> Mappings<T> {
         while let Some(from) = at {
             let mut before: Option<Run> = None;
             at = None;
-            self.live.visit(from, |run, _| {
-                if run.iova > last {
-                    return ControlFlow::Break(());
-                }
+            self.live.visit(from, last, |run, _| {
                 if before.is_some_and(|before| unite(&before, run).is_some()) {
                     at = before.map(|before| before.iova);
                     return ControlFlow::Break(());

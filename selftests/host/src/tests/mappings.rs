@@ -76,9 +76,15 @@ impl Tree for Host {
         self.0.range(at..).next().map(|(_, (run, _))| *run)
     }
 
-    fn visit(&mut self, at: u64, mut each: impl FnMut(&Run, &mut State) -> ControlFlow<()>) {
-        for (run, _) in self.0.range_mut(at..).map(|(_, value)| value) {
-            if each(&run.clone(), &mut run.state).is_break() {
+    fn visit(
+        &mut self,
+        start: u64,
+        last: u64,
+        mut each: impl FnMut(&Run, &mut State) -> ControlFlow<()>,
+    ) {
+        for (run, _) in self.0.range_mut(start..).map(|(_, value)| value) {
+            let shown = *run;
+            if shown.iova > last || each(&shown, &mut run.state).is_break() {
                 return;
             }
         }
