@@ -99,6 +99,17 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
         visit: &mut dyn FnMut(walk::Range) -> ControlFlow<()>,
     ) -> ControlFlow<()>;
 
+    /// Adds what is mapped from `from` on to `mapped`, as far as it can be read in a short time: a few tables.
+    /// Returns where to go on, a later address, or `None` at the end.
+    ///
+    /// Context: any. What others map and unmap meanwhile may be counted or not.
+    ///
+    /// # Safety
+    ///
+    /// Until this returns no table is freed that was part of this one during the call.
+    #[doc(hidden)]
+    unsafe fn count_from(&self, from: u64, mapped: &mut walk::Mapped) -> Option<u64>;
+
     /// What the lowest entries say while nothing is mapped.
     #[doc(hidden)]
     type Vacant: crate::lazy::format::Format + 'static;
@@ -148,6 +159,21 @@ pub type IovaToPhys = unsafe extern "C" fn(
     *mut bindings::iommu_domain,
     bindings::dma_addr_t,
 ) -> bindings::phys_addr_t;
+
+/// [`PageTable::count_from`] of a table in memory. `read` as for [`walk::leaves`].
+fn count_from<F: walk::Format>(
+    top: walk::Top,
+    from: u64,
+    mapped: &mut walk::Mapped,
+    read: impl FnMut(u64, usize) -> u64,
+) -> Option<u64> {
+    let seen = walk::leaves::<F>(top, from, walk::LEAST_TABLES, read, |leaf| {
+        mapped.mappings += 1;
+        mapped.bytes += leaf.bytes;
+        ControlFlow::Continue(())
+    });
+    seen.break_value()
+}
 
 /// An entry of a table that generic_pt has made.
 ///

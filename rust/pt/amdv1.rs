@@ -11,6 +11,7 @@ use super::{
     read_entry,
     walk::{
         self,
+        Mapped,
         Range,
         Top, //
     },
@@ -156,6 +157,17 @@ impl PageTable for AmdV1 {
     fn is_incoherent(_config: &AmdV1Config) -> bool {
         // Walks snoop the CPU's caches.
         false
+    }
+
+    unsafe fn count_from(&self, from: u64, mapped: &mut Mapped) -> Option<u64> {
+        super::count_from::<HostTable>(
+            self.top(),
+            from,
+            mapped,
+            // SAFETY: The address is that of the root, or was read from an entry of a table of this
+            // tree, none of which is freed meanwhile, by the contract. Entries are words.
+            |table, index| unsafe { read_entry(table, index) },
+        )
     }
 
     unsafe fn for_each_mapping(

@@ -41,7 +41,12 @@ impl Format for HostTable {
         if entry & PRESENT == 0 {
             Entry::Empty
         } else if level == 0 || next == 0 || next == NEXT_SIZED {
-            Entry::Leaf
+            // Neither: it lets nothing through (`lazy/format.rs` has such entries).
+            if entry & (READ | WRITE) == 0 {
+                Entry::Empty
+            } else {
+                Entry::Leaf
+            }
         } else {
             Entry::Table(entry & ADDRESS)
         }

@@ -5,7 +5,10 @@
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
 use super::{
-    walk::Range,
+    walk::{
+        Mapped,
+        Range, //
+    },
     IovaToPhys,
     PageTable,
     Sealed, //
@@ -148,6 +151,18 @@ impl PageTable for Remote {
         ControlFlow::Break(())
     }
 
+    unsafe fn count_from(&self, from: u64, mapped: &mut Mapped) -> Option<u64> {
+        let mappings = self.mappings.lock();
+        let mut at = from;
+        for _ in 0..RUNS_AT_ONCE {
+            let run = mappings.at_or_after(at)?;
+            mapped.mappings += run.bytes() / run.piece;
+            mapped.bytes += run.bytes();
+            at = run.last.checked_add(1)?;
+        }
+        Some(at)
+    }
+
     unsafe fn lowest_table(&self, _iova: u64) -> Option<u64> {
         None
     }
@@ -163,3 +178,6 @@ impl PageTable for Remote {
 
 /// What takes as long to read as a table does: its entries.
 const RUNS_A_TABLE: u64 = 512;
+
+/// Runs that are counted in one go: others wait to map and to unmap.
+const RUNS_AT_ONCE: u32 = 64;

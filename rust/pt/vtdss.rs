@@ -12,6 +12,7 @@ use super::{
     },
     walk::{
         self,
+        Mapped,
         Range,
         Top, //
     },
@@ -156,6 +157,17 @@ impl PageTable for Vtdss {
 
     fn is_incoherent(config: &VtdssConfig) -> bool {
         config.incoherent
+    }
+
+    unsafe fn count_from(&self, from: u64, mapped: &mut Mapped) -> Option<u64> {
+        super::count_from::<SecondStage>(
+            self.top(),
+            from,
+            mapped,
+            // SAFETY: The address is that of the root, or was read from an entry of a table of this
+            // tree, none of which is freed meanwhile, by the contract. Entries are words.
+            |table, index| unsafe { read_entry(table, index) },
+        )
     }
 
     unsafe fn for_each_mapping(

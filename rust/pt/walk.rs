@@ -121,7 +121,19 @@ pub fn lowest_table<F: Format>(
     Some(table)
 }
 
-/// Visits what a table maps, in rising order, neighbouring entries as one range.
+/// How much is mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// Leaf entries, of whatever size; where there is no table, what the units were told one by one.
+    pub mappings: u64,
+    /// Bytes that these stand for.
+    pub bytes: u64,
+}
+
+/// Tables that [`leaves`] has to read to get anywhere, from wherever it starts: one of each level.
+pub const LEAST_TABLES: u32 = LEVELS as u32;
+
+/// Visits the leaf entries of a table in rising order, from the address `from` on.
 ///
 /// `read` gives the entry of the table at a physical address and with an index below
 /// 512. It may be called with any address that [`Format::decode`] has made of what it
@@ -129,33 +141,33 @@ pub fn lowest_table<F: Format>(
 /// walk through a large table, or through garbage.
 ///
 /// `Break` if not all was seen: `visit` said so, or the table has more than `tables`
-/// tables. What was found until then has been visited in the second case.
-pub fn walk<F: Format>(
+/// tables. In the second case its value is where to go on, later than `from` if there were
+/// [`LEAST_TABLES`]. Of a leaf that begins before `from` the rest is visited.
+pub fn leaves<F: Format>(
     top: Top,
+    from: u64,
     mut tables: u32,
     mut read: impl FnMut(u64, usize) -> u64,
     mut visit: impl FnMut(Range) -> ControlFlow<()>,
-) -> ControlFlow<()> {
+) -> ControlFlow<u64> {
     let mut level = top.level.min(LEVELS as u32 - 1);
     let top_level = level;
     let end = 1u64 << top.address_bits.min(shift(top_level + 1));
 
     // The table of each level that leads to `iova`.
     let mut path = [top.phys; LEVELS];
-    let mut iova = 0;
-    let mut found: Option<Range> = None;
-    let mut result = ControlFlow::Continue(());
+    let mut iova = from;
 
     while iova < end {
         let size = 1u64 << shift(level);
         // CAST: Nine bits.
         let index = (iova >> shift(level)) as usize % (1 << TABLE_BITS);
         let table = path.get(level as usize).copied().unwrap_or(top.phys);
+        let rest = size - iova % size;
         match F::decode(level, read(table, index)) {
             Entry::Table(phys) if level > 0 => {
                 if tables <= 1 {
-                    result = ControlFlow::Break(());
-                    break;
+                    return ControlFlow::Break(iova);
                 }
                 tables -= 1;
                 level -= 1;
@@ -164,25 +176,54 @@ pub fn walk<F: Format>(
                 }
                 continue;
             }
-            Entry::Leaf => match &mut found {
-                Some(range) if range.end() == iova => range.bytes += size,
-                _ => {
-                    let new = Range { iova, bytes: size };
-                    if let Some(range) = found.replace(new) {
-                        visit(range)?;
-                    }
+            Entry::Leaf => {
+                let leaf = Range { iova, bytes: rest };
+                if visit(leaf).is_break() {
+                    return ControlFlow::Break(iova);
                 }
-            },
+            }
             Entry::Empty | Entry::Table(_) => {}
         }
-        iova += size;
+        iova += rest;
         // Up from the tables that end here.
         while level < top_level && iova % (1 << shift(level + 1)) == 0 {
             level += 1;
         }
     }
-    if let Some(range) = found {
+    ControlFlow::Continue(())
+}
+
+/// Visits what a table maps, in rising order, neighbouring entries as one range. `read` and `tables`
+/// as for [`leaves`].
+///
+/// `Break` if not all was seen: `visit` said so, or the table has more than `tables`
+/// tables. What was found until then has been visited in the second case.
+pub fn walk<F: Format>(
+    top: Top,
+    tables: u32,
+    read: impl FnMut(u64, usize) -> u64,
+    mut visit: impl FnMut(Range) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut found: Option<Range> = None;
+    let mut enough = false;
+    let seen = leaves::<F>(top, 0, tables, read, |leaf| match &mut found {
+        Some(range) if range.end() == leaf.iova => {
+            range.bytes += leaf.bytes;
+            ControlFlow::Continue(())
+        }
+        _ => {
+            let end = found
+                .replace(leaf)
+                .map_or(ControlFlow::Continue(()), &mut visit);
+            enough = end.is_break();
+            end
+        }
+    });
+    if let Some(range) = found.filter(|_| !enough) {
         visit(range)?;
     }
-    result
+    match seen {
+        ControlFlow::Continue(()) => ControlFlow::Continue(()),
+        ControlFlow::Break(_) => ControlFlow::Break(()),
+    }
 }

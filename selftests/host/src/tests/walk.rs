@@ -6,11 +6,13 @@
 use iommu::pt::{
     second_stage::SecondStage,
     walk::{
+        leaves,
         walk,
         Entry,
         Format,
         Range,
-        Top, //
+        Top,
+        LEAST_TABLES, //
     }, //
 };
 use proptest::prelude::*;
@@ -160,6 +162,65 @@ proptest! {
                 prop_assert!(last.bytes <= all[whole.len()].bytes);
             }
         }
+    }
+
+    /// Read in pieces, from wherever the last one ended, a table has the same leaves: each once.
+    #[test]
+    fn leaves_in_pieces((level, bits) in shapes(), pages in pages(), junk: u64, tables_read in 0u32..3) {
+        let mut tables = Tables::new(level, bits, junk);
+        for (iova, level, permission) in pages {
+            tables.map(iova, level, permission);
+        }
+        let mut found = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut reads = 0;
+            let most = LEAST_TABLES + tables_read;
+            let end = leaves::<SecondStage>(
+                tables.top,
+                from,
+                most,
+                |table, index| {
+                    reads += 1;
+                    tables.memory[&table][index]
+                },
+                |leaf| {
+                    found.push((leaf.iova, leaf.bytes));
+                    Continue(())
+                },
+            );
+            prop_assert!(reads <= 512 * most);
+            next = end.break_value();
+            prop_assert!(next.is_none_or(|next| next > from));
+        }
+        prop_assert_eq!(found, tables.leaves.into_iter().collect::<Vec<_>>());
+    }
+
+    /// Where a table goes between two pieces, the next one goes on behind it, or counts the rest of a
+    /// larger page that has come in its place.
+    #[test]
+    fn leaves_from_anywhere(page in 0u64..1 << 18, large: bool) {
+        let mut tables = Tables::new(3, 48, 0);
+        if large {
+            tables.map(0, 2, 3);
+        }
+        let behind = 1 << 30;
+        tables.map(behind, 0, 3);
+        let from = page << 12;
+        let mut found = Vec::new();
+        let end = leaves::<SecondStage>(
+            tables.top,
+            from,
+            100,
+            |table, index| tables.memory[&table][index],
+            |leaf| {
+                found.push((leaf.iova, leaf.bytes));
+                Continue(())
+            },
+        );
+        prop_assert_eq!(end, Continue(()));
+        let rest = large.then_some((from, behind - from));
+        prop_assert_eq!(found, rest.into_iter().chain([(behind, 4096)]).collect::<Vec<_>>());
     }
 
     /// Whatever stands in memory, and whatever the caller claims about the table.
