@@ -16,10 +16,8 @@ use crate::{
         },
         Function, //
     },
-    policy::{
-        attribute,
-        change, //
-    }, //
+    policy::change,
+    sysfs, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -59,13 +57,13 @@ impl<D: Driver> PciObserver for Bindings<D> {
     fn added(&self, function: &Function<'_>) {
         if let Some(member) = Self::find(function) {
             change::apply_default(&member, function);
-            attribute::add(&member, function);
+            sysfs::add(&member, function);
         }
     }
 
     fn will_remove(&self, function: &Function<'_>) {
         if let Some(member) = Self::find(function) {
-            attribute::remove(&member, function);
+            sysfs::remove(&member, function);
         }
     }
 

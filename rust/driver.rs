@@ -44,6 +44,17 @@ pub enum Target<'a, D: Driver> {
     },
 }
 
+/// What a unit has counted since it was taken over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Commands that make it forget something, but for those that only wait for others.
+    pub invalidations: u64,
+    /// Submissions that it did not acknowledge in time.
+    pub timeouts: u64,
+    /// Requests of devices that it has reported as refused.
+    pub faults: u64,
+}
+
 /// A property that the IOMMU core asks an endpoint's driver for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
@@ -175,6 +186,11 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     ///
     /// Context: atomic.
     fn queue(unit: &Self::Unit) -> &Self::Queue;
+
+    /// What the unit has counted.
+    ///
+    /// Context: may sleep.
+    fn counters(unit: &Self::Unit) -> Counters;
 
     /// Makes earlier stores to tables visible to the unit, for hardware that buffers
     /// them. Called before commands are submitted, which may make it fetch them.

@@ -193,12 +193,17 @@ impl<D: Driver> Device<D> {
         }
     }
 
-    fn identity_of(dev: &device::Device) -> usize {
+    /// What tells a device from others that are there; compared only.
+    pub(crate) fn identity_of(dev: &device::Device) -> usize {
         raw::as_raw(dev).addr()
     }
 
     /// Whether this was made of `dev`.
     pub(crate) fn is(&self, dev: &device::Device) -> bool {
-        self.identity == Self::identity_of(dev)
+        self.has_identity(Self::identity_of(dev))
+    }
+
+    pub(crate) fn has_identity(&self, identity: usize) -> bool {
+        self.identity == identity
     }
 }

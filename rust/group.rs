@@ -18,7 +18,10 @@ use crate::{
     },
     leak,
     named,
-    pci::ports,
+    pci::{
+        merged::How,
+        ports, //
+    },
     policy::mapper, //
 };
 use kernel::{
@@ -173,9 +176,18 @@ impl<D: Driver> Member<D> {
     }
 }
 
+/// Why a device is in the group of another one. Devices as in [`Device::identity_of`].
+pub(crate) struct Merged {
+    pub(crate) device: usize,
+    pub(crate) with: usize,
+    pub(crate) how: How,
+}
+
 /// All devices of a driver, in their groups. Found in the registry, so under its lock.
 pub(crate) struct Groups<D: Driver> {
     members: KVec<Member<D>>,
+    /// Of devices that are both in `members`, but for one that joins.
+    merged: KVec<Merged>,
     pub(crate) park: bool,
 }
 
@@ -183,8 +195,40 @@ impl<D: Driver> Groups<D> {
     pub(crate) const fn new() -> Self {
         Self {
             members: KVec::new(),
+            merged: KVec::new(),
             park: false,
         }
+    }
+
+    /// All devices.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &Arc<Device<D>>> {
+        self.members.iter().map(|member| &member.device)
+    }
+
+    /// Visits the devices that have merged a group, each once for each way. Errors: those of `visit`.
+    pub(crate) fn merged(
+        &self,
+        group: &Arc<Group<D>>,
+        mut visit: impl FnMut(&Device<D>, How) -> Result,
+    ) -> Result {
+        let members = self.members.iter();
+        for member in members.filter(|member| Arc::ptr_eq(&member.group, group)) {
+            let device = &member.device;
+            let is_why = |how: How| {
+                let both = matches!(how, How::Function | How::Alias);
+                self.merged.iter().any(|merged| {
+                    merged.how == how
+                        && (device.has_identity(merged.with)
+                            || (both && device.has_identity(merged.device)))
+                })
+            };
+            for how in How::ALL {
+                if is_why(how) {
+                    visit(device, how)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The groups, in the order in which they were found.
@@ -205,7 +249,9 @@ impl<D: Driver> Groups<D> {
         self.members.iter().find(|m| m.device.is(dev)).cloned()
     }
 
-    /// Puts a new device into a group. Context: may sleep. Errors: `ENOMEM`.
+    /// Puts a new device into a group, for what may be said of the reasons in `merged`.
+    ///
+    /// Context: may sleep. Errors: `ENOMEM`.
     ///
     /// # Safety
     ///
@@ -214,8 +260,10 @@ impl<D: Driver> Groups<D> {
         &mut self,
         group: *mut bindings::iommu_group,
         device: Arc<Device<D>>,
+        merged: KVec<Merged>,
     ) -> Result {
         self.members.reserve(1, GFP_KERNEL)?;
+        self.merged.reserve(merged.len(), GFP_KERNEL)?;
         let mut groups = self.members.iter().map(|member| &member.group);
         let group = match groups.find(|known| known.identity == group.addr()) {
             Some(known) => known.clone(),
@@ -239,6 +287,9 @@ impl<D: Driver> Groups<D> {
             }
         }
         self.members.push(Member { group, device }, GFP_KERNEL)?;
+        for merged in merged {
+            self.merged.push(merged, GFP_KERNEL)?;
+        }
         Ok(())
     }
 
@@ -252,5 +303,8 @@ impl<D: Driver> Groups<D> {
         }
         self.members
             .retain(|member| !Arc::ptr_eq(&member.device, device));
+        self.merged.retain(|merged| {
+            !device.has_identity(merged.device) && !device.has_identity(merged.with)
+        });
     }
 }

@@ -16,10 +16,14 @@ use crate::{
         Device,
         Endpoint, //
     },
+    group::Merged,
     inject,
     late::LateLock,
+    pci::{
+        merged::How,
+        Function, //
+    },
     policy::{
-        attribute::Attributes,
         change,
         dma_ops, //
     },
@@ -29,6 +33,7 @@ use crate::{
         RegistryLock, //
     },
     resv::ResvList,
+    sysfs::Attributes,
     unit::{
         Probing,
         UnitRef, //
@@ -275,6 +280,32 @@ unsafe extern "C" fn release_device<D: Driver>(dev: *mut bindings::device) {
     }
 }
 
+/// Why the core has put a device into `group`, as far as there is memory to say it. Context: may sleep.
+fn merged<D: Driver>(
+    dev: &kernel::device::Device,
+    group: *const bindings::iommu_group,
+) -> KVec<Merged> {
+    let mut all = KVec::new();
+    if let Some(function) = Function::from_device(dev) {
+        let in_group = |other: Function<'_>| {
+            // SAFETY: The reference keeps the device; the pointer is only compared.
+            let of_other = unsafe { (*raw::as_raw(other.as_device())).iommu_group };
+            core::ptr::eq(of_other, group)
+        };
+        let note = |other: Function<'_>, how: How| {
+            let merged = Merged {
+                device: Device::<D>::identity_of(dev),
+                with: Device::<D>::identity_of(other.as_device()),
+                how,
+            };
+            Ok(all.push(merged, GFP_KERNEL)?)
+        };
+        // An attach does not fail for it.
+        let _ = function.merged_by(in_group, note);
+    }
+    all
+}
+
 /// `iommu_ops::device_group`.
 ///
 /// # Safety
@@ -292,6 +323,7 @@ unsafe extern "C" fn device_group<D: Driver>(
     let device = unsafe { device::<D>(dev) };
     // SAFETY: The core holds a reference to it.
     let dev = unsafe { raw::device(dev) };
+    let merged = merged::<D>(dev, group);
     let joined = D::ops().registry().and_then(|registry| {
         let mut registry = registry.lock();
         // Where the device's lock is not held (another IOMMU driver registers, and all devices
@@ -301,7 +333,7 @@ unsafe extern "C" fn device_group<D: Driver>(
             return Err(ENODEV);
         }
         // SAFETY: device_group() gave us a reference, which the caller gets.
-        unsafe { registry.groups.join(group, device.into()) }
+        unsafe { registry.groups.join(group, device.into(), merged) }
     });
     match joined {
         Ok(()) => group,

@@ -37,6 +37,7 @@ pub mod acs;
 mod alias;
 pub mod hold;
 pub mod managed;
+pub(crate) mod merged;
 pub mod msi;
 pub mod notifier;
 mod path;

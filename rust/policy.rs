@@ -6,7 +6,6 @@
 //! for a device whose group has a queue, lie above that as an *overlay*: the DMA API calls operations
 //! of ours for the device ([`dma_ops`]), which map in a window ([`crate::lazy`]) or hand to the core.
 
-pub(crate) mod attribute;
 pub(crate) mod change;
 pub(crate) mod dma_ops;
 mod group_type;

@@ -20,12 +20,10 @@ use crate::{
         notifier::PciNotifier,
         Function, //
     },
-    policy::{
-        attribute,
-        change, //
-    },
+    policy::change,
     raw,
     registry::Registry,
+    sysfs,
     unit::UnitRef, //
 };
 use kernel::{
@@ -93,7 +91,8 @@ impl<D: Driver> Registration<D> {
             }
             registry.units.reserve(units.len(), GFP_KERNEL)?;
             registry.groups.park = choices.park;
-            // SAFETY: Under the registry's lock, and without units there are no devices.
+            // SAFETY: Under the registry's lock; without units there are no devices, and the units below
+            // are given none before this.
             unsafe { Ops::<D>::attributes().init::<D>() };
         }
         for (i, unit) in units.iter().enumerate() {
@@ -111,12 +110,13 @@ impl<D: Driver> Registration<D> {
         // Names before the registration: the core links every endpoint to its unit's.
         for (i, unit) in this.units.iter().enumerate() {
             // SAFETY: The unit is not registered yet, and stays in memory for as long
-            // as `this` holds it; the format takes a string and an int.
+            // as `this` holds it; the attributes are static, and filled in above; the format takes a
+            // string and an int.
             to_result(unsafe {
                 bindings::iommu_device_sysfs_add(
                     unit.as_raw(),
                     core::ptr::null_mut(),
-                    core::ptr::null_mut(),
+                    Ops::<D>::attributes().of_unit(),
                     c"%s%d".as_char_ptr(),
                     prefix.as_char_ptr(),
                     i as c_int,
@@ -135,7 +135,7 @@ impl<D: Driver> Registration<D> {
 
         this.for_each_endpoint(held, |member, function| {
             change::apply_default(member, function);
-            attribute::add(member, function);
+            sysfs::add(member, function);
         });
         let declined = registry.lock().declined.take();
         if !declined.is_empty() {
@@ -196,7 +196,7 @@ impl<D: Driver> Registration<D> {
 
     /// Nobody uses the endpoints, nor begins to: all are held and have no driver.
     fn unregister(&mut self, held: &Held) {
-        self.for_each_endpoint(held, attribute::remove);
+        self.for_each_endpoint(held, sysfs::remove);
         for unit in self.units.iter().take(self.registered) {
             // SAFETY: The first `registered` units are registered.
             unsafe { ops::unregister(unit) };

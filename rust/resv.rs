@@ -4,9 +4,14 @@
 
 use crate::{
     bindings,
-    pt::walk::Range, //
+    pci::Function,
+    pt::walk::Range,
+    raw, //
 };
-use core::marker::PhantomData;
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData, //
+};
 use kernel::{
     ffi::c_int,
     prelude::*, //
@@ -104,4 +109,72 @@ impl ResvList<'_> {
         // frees the region through the list.
         unsafe { bindings::list_add_tail(node, self.list) };
     }
+}
+
+/// A range of DMA addresses that a device cannot use freely.
+pub(crate) struct Region {
+    /// The first address.
+    pub(crate) start: u64,
+    /// The last one.
+    pub(crate) last: u64,
+    /// Why, in the words of the groups' `reserved_regions`.
+    pub(crate) kind: &'static str,
+}
+
+fn kind(kind: bindings::iommu_resv_type) -> &'static str {
+    match kind {
+        bindings::iommu_resv_type_IOMMU_RESV_DIRECT => "direct",
+        bindings::iommu_resv_type_IOMMU_RESV_DIRECT_RELAXABLE => "direct-relaxable",
+        bindings::iommu_resv_type_IOMMU_RESV_MSI | bindings::iommu_resv_type_IOMMU_RESV_SW_MSI => {
+            "msi"
+        }
+        _ => "reserved",
+    }
+}
+
+/// Errors: `ENOMEM`.
+fn insert(regions: &mut KVec<Region>, new: Region) -> Result {
+    regions.reserve(1, GFP_KERNEL)?;
+    let before = |region: &Region| region.start <= new.start;
+    let at = regions.iter().rposition(before).map_or(0, |i| i + 1);
+    regions.insert_within_capacity(at, new).map_err(|_| ENOMEM)
+}
+
+/// The ranges of a device that the core has probed and not released, by address.
+///
+/// Errors: `ENOMEM`. Context: may sleep.
+pub(crate) fn regions(function: &Function<'_>) -> Result<KVec<Region>> {
+    let dev = raw::as_raw(function.as_device());
+    let list = UnsafeCell::new(bindings::list_head::default());
+    let head = list.get();
+    // An empty list points to itself.
+    // SAFETY: Ours, and it stays where it is.
+    unsafe {
+        head.write(bindings::list_head {
+            next: head,
+            prev: head,
+        })
+    };
+    // SAFETY: The core has the device, by the contract, and the list is empty.
+    unsafe { bindings::iommu_get_resv_regions(dev, head) };
+    let mut regions = KVec::new();
+    let mut pushed = Ok(());
+    // SAFETY: Initialised above.
+    let mut node = unsafe { (*head).next };
+    while !core::ptr::eq(node, head) && pushed.is_ok() {
+        // SAFETY: What is on the list are regions.
+        let region = unsafe { &*kernel::container_of!(node, bindings::iommu_resv_region, list) };
+        let start = region.start;
+        let new = Region {
+            start,
+            last: start.saturating_add((region.length as u64).saturating_sub(1)),
+            kind: kind(region.type_),
+        };
+        pushed = insert(&mut regions, new);
+        node = region.list.next;
+    }
+    // SAFETY: As it was filled; nothing refers to it any more.
+    unsafe { bindings::iommu_put_resv_regions(dev, head) };
+    pushed?;
+    Ok(regions)
 }

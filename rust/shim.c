@@ -166,6 +166,12 @@ void rust_iommu_cond_resched(void)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_cond_resched);
 
+bool rust_iommu_signal_pending(void)
+{
+	return signal_pending(current);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_signal_pending);
+
 bool rust_iommu_cpu_online(unsigned int cpu)
 {
 	return cpu < nr_cpu_ids && cpu_online(cpu);
@@ -404,9 +410,26 @@ void rust_iommu_set_shadow_on_flush(struct device *dev, bool on)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_set_shadow_on_flush);
 
-static const char *const rust_iommu_attribute_names[RUST_IOMMU_ATTRIBUTES] = {
-	[RUST_IOMMU_POLICY] = "policy",
-	[RUST_IOMMU_MAX_AGE_MS] = "max_age_ms",
+static const struct {
+	const char *name;
+	umode_t mode;
+	bool unit;
+} rust_iommu_attribute_names[RUST_IOMMU_ATTRIBUTES] = {
+	[RUST_IOMMU_POLICY] = { "policy", 0644 },
+	[RUST_IOMMU_MAX_AGE_MS] = { "max_age_ms", 0644 },
+	[RUST_IOMMU_APERTURE] = { "aperture", 0444 },
+	[RUST_IOMMU_PAGE_SIZES] = { "page_sizes", 0444 },
+	[RUST_IOMMU_RESERVED_REGIONS] = { "reserved_regions", 0444 },
+	[RUST_IOMMU_DOMAIN] = { "domain", 0444 },
+	/* Reading these takes as long as reading all tables does: not for everybody. */
+	[RUST_IOMMU_MAPPINGS] = { "mappings", 0400 },
+	[RUST_IOMMU_MAPPED_BYTES] = { "mapped_bytes", 0400 },
+	[RUST_IOMMU_MERGED_BY] = { "merged_by", 0444 },
+	[RUST_IOMMU_UNIT_INVALIDATIONS] = { "invalidations", 0444, true },
+	[RUST_IOMMU_UNIT_TIMEOUTS] = { "timeouts", 0444, true },
+	[RUST_IOMMU_UNIT_FAULTS] = { "faults", 0444, true },
+	[RUST_IOMMU_UNIT_MAPPINGS] = { "mappings", 0400, true },
+	[RUST_IOMMU_UNIT_MAPPED_BYTES] = { "mapped_bytes", 0400, true },
 };
 
 static ssize_t rust_iommu_attribute_show(struct device *dev, struct device_attribute *attr,
@@ -439,6 +462,8 @@ static ssize_t rust_iommu_attribute_store(struct device *dev, struct device_attr
 void rust_iommu_attributes_init(struct rust_iommu_attributes *attributes, rust_iommu_show show,
 				rust_iommu_store store)
 {
+	struct attribute **device = attributes->of_device;
+	struct attribute **unit = attributes->of_unit;
 	int i;
 
 	attributes->show = show;
@@ -447,26 +472,32 @@ void rust_iommu_attributes_init(struct rust_iommu_attributes *attributes, rust_i
 		struct dev_ext_attribute *this = &attributes->all[i];
 
 		this->var = attributes;
-		this->attr.attr.name = rust_iommu_attribute_names[i];
-		this->attr.attr.mode = 0644;
+		this->attr.attr.name = rust_iommu_attribute_names[i].name;
+		this->attr.attr.mode = rust_iommu_attribute_names[i].mode;
 		this->attr.show = rust_iommu_attribute_show;
 		this->attr.store = rust_iommu_attribute_store;
-		attributes->list[i] = &this->attr.attr;
+		if (rust_iommu_attribute_names[i].unit)
+			*unit++ = &this->attr.attr;
+		else
+			*device++ = &this->attr.attr;
 	}
-	attributes->group.name = "rust_iommu";
-	attributes->group.attrs = attributes->list;
+	attributes->device.name = "rust_iommu";
+	attributes->device.attrs = attributes->of_device;
+	attributes->unit.name = "rust_iommu";
+	attributes->unit.attrs = attributes->of_unit;
+	attributes->unit_groups[0] = &attributes->unit;
 }
 EXPORT_SYMBOL_GPL(rust_iommu_attributes_init);
 
 int rust_iommu_attributes_add(struct rust_iommu_attributes *attributes, struct device *dev)
 {
-	return sysfs_create_group(&dev->kobj, &attributes->group);
+	return sysfs_create_group(&dev->kobj, &attributes->device);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_attributes_add);
 
 void rust_iommu_attributes_remove(struct rust_iommu_attributes *attributes, struct device *dev)
 {
-	sysfs_remove_group(&dev->kobj, &attributes->group);
+	sysfs_remove_group(&dev->kobj, &attributes->device);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_attributes_remove);
 

@@ -30,10 +30,22 @@ struct rust_iommu_timer {
 	struct hrtimer timer;
 };
 
-/* What a driver's devices have in sysfs, below the directory rust_iommu. */
+/* What a driver's devices, and its units, have in sysfs, below the directory rust_iommu. */
 enum rust_iommu_attribute {
 	RUST_IOMMU_POLICY,
 	RUST_IOMMU_MAX_AGE_MS,
+	RUST_IOMMU_APERTURE,
+	RUST_IOMMU_PAGE_SIZES,
+	RUST_IOMMU_RESERVED_REGIONS,
+	RUST_IOMMU_DOMAIN,
+	RUST_IOMMU_MAPPINGS,
+	RUST_IOMMU_MAPPED_BYTES,
+	RUST_IOMMU_MERGED_BY,
+	RUST_IOMMU_UNIT_INVALIDATIONS,
+	RUST_IOMMU_UNIT_TIMEOUTS,
+	RUST_IOMMU_UNIT_FAULTS,
+	RUST_IOMMU_UNIT_MAPPINGS,
+	RUST_IOMMU_UNIT_MAPPED_BYTES,
 	RUST_IOMMU_ATTRIBUTES,
 };
 
@@ -45,8 +57,11 @@ struct rust_iommu_attributes {
 	rust_iommu_show show;
 	rust_iommu_store store;
 	struct dev_ext_attribute all[RUST_IOMMU_ATTRIBUTES];
-	struct attribute *list[RUST_IOMMU_ATTRIBUTES + 1];
-	struct attribute_group group;
+	struct attribute *of_device[RUST_IOMMU_ATTRIBUTES + 1];
+	struct attribute *of_unit[RUST_IOMMU_ATTRIBUTES + 1];
+	struct attribute_group device;
+	struct attribute_group unit;
+	const struct attribute_group *unit_groups[2];
 };
 
 int rust_iommu_attributes_add(struct rust_iommu_attributes *attributes, struct device *dev);
@@ -91,6 +106,7 @@ void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int le
 extern const struct pt_iommu_driver_ops rust_iommu_full_size;
 bool rust_iommu_has_store_pair(void);
 bool rust_iommu_memory_is_encrypted(void);
+bool rust_iommu_signal_pending(void);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
 void rust_iommu_timer_init(struct rust_iommu_timer *timer, void (*expired)(void *data), void *data);
 void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns);

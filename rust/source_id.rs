@@ -157,7 +157,7 @@ impl Bridge {
     }
 
     /// The id this bridge puts in the place of those below it, if it may do so.
-    fn alias(&self) -> Option<SourceId> {
+    pub fn alias(&self) -> Option<SourceId> {
         let secondary = SourceId::new(self.id.segment(), self.secondary, 0);
         match self.kind {
             BridgeKind::ExpressPort | BridgeKind::OtherExpress => None,
@@ -305,7 +305,8 @@ impl AliasSet {
     }
 }
 
-fn mask_has(mask: &DevfnMask, devfn: u8) -> bool {
+/// Whether a bitmap has the bit of `devfn`.
+pub fn mask_has(mask: &DevfnMask, devfn: u8) -> bool {
     let devfn = usize::from(devfn);
     mask.get(devfn / 64)
         .is_some_and(|word| (word >> (devfn % 64)) & 1 != 0)

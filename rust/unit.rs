@@ -5,7 +5,8 @@
 use crate::{
     bindings,
     driver::Driver,
-    pci::Function, //
+    pci::Function,
+    raw, //
 };
 use core::ops::Deref;
 use kernel::{
@@ -32,6 +33,13 @@ unsafe impl<D: Driver> Sync for Unit<D> {}
 impl<D: Driver> Unit<D> {
     pub(crate) fn as_raw(&self) -> *mut bindings::iommu_device {
         self.hw.get()
+    }
+
+    /// Whether it has this device in sysfs. For units in the registry: these have one.
+    pub(crate) fn is_named_by(&self, dev: &Device) -> bool {
+        // SAFETY: Ours. Written before the unit comes into the registry, and after it was taken out.
+        let named = unsafe { (*self.hw.get()).dev };
+        core::ptr::eq(named, raw::as_raw(dev))
     }
 }
 

@@ -20,6 +20,7 @@ use core::fmt;
 use iommu::{
     batch::Batch,
     driver::{
+        Counters,
         Driver,
         Target, //
     },
@@ -221,6 +222,14 @@ impl Driver for AmdVi {
 
     fn queue(unit: &Unit) -> &Queue<Commands> {
         unit.queue()
+    }
+
+    fn counters(unit: &Unit) -> Counters {
+        Counters {
+            invalidations: unit.queue().submitted(),
+            timeouts: unit.queue().timeouts(),
+            faults: unit.events().faults(),
+        }
     }
 
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {

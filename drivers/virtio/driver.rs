@@ -23,6 +23,7 @@ use iommu::{
     batch::Batch,
     driver::{
         self,
+        Counters,
         Driver, //
     },
     invalidation::Invalidation,
@@ -213,6 +214,15 @@ impl Driver for Virtio {
 
     fn queue(unit: &Unit) -> &RequestQueue<Answers> {
         unit.queue()
+    }
+
+    fn counters(unit: &Unit) -> Counters {
+        let counters = unit.queue().counters();
+        Counters {
+            invalidations: counters.by_type.get(4).copied().unwrap_or_default(),
+            timeouts: counters.timeouts,
+            faults: unit.faults().reported(),
+        }
     }
 
     fn resv_regions(_unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {

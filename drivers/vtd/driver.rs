@@ -18,6 +18,7 @@ use core::fmt;
 use iommu::{
     batch::Batch,
     driver::{
+        Counters,
         Driver,
         Target, //
     },
@@ -196,6 +197,14 @@ impl Driver for Vtd {
 
     fn flush_stores(unit: &Unit) -> Result {
         unit.registers().flush_write_buffer()
+    }
+
+    fn counters(unit: &Unit) -> Counters {
+        Counters {
+            invalidations: unit.queue().submitted(),
+            timeouts: unit.queue().timeouts(),
+            faults: unit.faults().recorded(),
+        }
     }
 
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {

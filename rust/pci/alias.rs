@@ -15,7 +15,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-impl Function<'_> {
+impl<'a> Function<'a> {
     /// All requester ids under which DMA of this function can arrive at the IOMMU.
     ///
     /// Errors: `E2BIG`, with a message, if there are more than the set has room for.
@@ -23,18 +23,23 @@ impl Function<'_> {
     /// Context: any.
     pub fn aliases(self) -> Result<AliasSet> {
         let device = self.dma_function();
-        let above = Bridges {
-            below: device,
-            segment: device.segment(),
-        };
+        let above = device.bridges().map(|(_, bridge)| bridge);
         AliasSet::walk(device.source_id(), &device.alias_mask(), above).map_err(|e| {
             pr_err!("{e}\n");
             E2BIG
         })
     }
 
+    /// The bridges above the function, the nearest first, and what they do to requester ids.
+    pub(super) fn bridges(self) -> impl Iterator<Item = (Function<'a>, Bridge)> {
+        Bridges {
+            below: self,
+            segment: self.segment(),
+        }
+    }
+
     /// Other functions of the same bus that this one's DMA may seem to come from (quirks).
-    fn alias_mask(self) -> DevfnMask {
+    pub(super) fn alias_mask(self) -> DevfnMask {
         let mut mask = DevfnMask::default();
         // SAFETY: Valid by the type invariant; only the place is formed.
         let place = unsafe { &raw const (*self.as_raw()).dma_alias_mask };
@@ -59,14 +64,14 @@ struct Bridges<'a> {
     segment: u16,
 }
 
-impl Iterator for Bridges<'_> {
-    type Item = Bridge;
+impl<'a> Iterator for Bridges<'a> {
+    type Item = (Function<'a>, Bridge);
 
-    fn next(&mut self) -> Option<Bridge> {
+    fn next(&mut self) -> Option<(Function<'a>, Bridge)> {
         let (bridge, secondary) = self.below.upstream_bus()?;
         self.below = bridge;
         let id = bridge.source_id();
-        Some(Bridge {
+        let facts = Bridge {
             id: SourceId::from_requester_id(self.segment, id.requester_id()),
             secondary,
             kind: BridgeKind::from_port_type(bridge.port_type()),
@@ -74,6 +79,7 @@ impl Iterator for Bridges<'_> {
             express_alias: bridge.has_quirk(bindings::pci_dev_flags_PCI_DEV_FLAG_PCIE_BRIDGE_ALIAS),
             translation_root: bridge
                 .has_quirk(bindings::pci_dev_flags_PCI_DEV_FLAGS_BRIDGE_XLATE_ROOT),
-        })
+        };
+        Some((bridge, facts))
     }
 }

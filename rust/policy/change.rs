@@ -61,7 +61,7 @@ fn is_claimed<D: Driver>(device: &Device<D>) -> bool {
 /// What the device runs under, or will when a driver is bound.
 ///
 /// Errors: as for [`group_type::read`]. Context: may sleep; takes `group->mutex`.
-pub(super) fn current<D: Driver>(member: &Member<D>, function: &Function<'_>) -> Result<Policy> {
+pub(crate) fn current<D: Driver>(member: &Member<D>, function: &Function<'_>) -> Result<Policy> {
     let device = &member.device;
     let base = group_type::read(function.as_device(), has_single_queue(device))?;
     Ok(shown(base, device.overlay()))
@@ -220,7 +220,7 @@ fn set_overlay<D: Driver>(member: &Member<D>, overlay: Overlay) -> Result {
 /// may have become a strict or a queued one.
 ///
 /// Context: may sleep; takes `group->mutex`. The device's lock is held, or no driver can be bound.
-pub(super) fn change<D: Driver>(
+pub(crate) fn change<D: Driver>(
     member: &Member<D>,
     function: &Function<'_>,
     policy: Policy,
@@ -259,7 +259,7 @@ pub(super) fn change<D: Driver>(
 /// used. Of what was unmapped before, nothing is reachable on return.
 ///
 /// Errors: a flush failed; the age is changed all the same. Context: may sleep.
-pub(super) fn set_max_age<D: Driver>(member: &Member<D>, ms: u32) -> Result {
+pub(crate) fn set_max_age<D: Driver>(member: &Member<D>, ms: u32) -> Result {
     let device = &member.device;
     let _changing = member.group.changing.lock();
     // Keeps the driver's end away.

@@ -5,6 +5,7 @@
 use iommu::{
     batch::Batch,
     driver::{
+        Counters,
         Driver,
         Target, //
     },
@@ -133,5 +134,9 @@ impl Driver for Toy {
 
     fn queue(unit: &Unit) -> &Queue<Hw> {
         &unit.0
+    }
+
+    fn counters(_unit: &Unit) -> Counters {
+        Counters::default()
     }
 }

@@ -8,6 +8,7 @@ use crate::raw::{self, Map};
 use crate::sysfs::Device;
 use anyhow::{Context, Result};
 use std::fs::File;
+use std::io::Read;
 
 const IOVA: u64 = 0x10_0000;
 const ENOMEM: i32 = 12;
@@ -74,6 +75,9 @@ pub struct Options {
     /// Which address spaces
     #[arg(long, value_enum)]
     layout: Layout,
+    /// Keep all open until the end of the input
+    #[arg(long)]
+    hold: bool,
     /// PCI addresses, in different groups; bound to vfio-pci
     #[arg(required = true)]
     devices: Vec<String>,
@@ -157,6 +161,9 @@ pub fn run(o: &Options) -> Result<()> {
         Ok(()) => println!("mapped"),
         Err(error) if file::errno(&error) == Some(ENOMEM) => println!("ENOMEM"),
         Err(error) => return Err(error),
+    }
+    if o.hold {
+        std::io::stdin().read_to_end(&mut Vec::new())?;
     }
     Ok(())
 }

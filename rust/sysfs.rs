@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device's attributes in sysfs, `rust_iommu/policy` and `rust_iommu/max_age_ms`.
+//! Attributes of devices and of units in sysfs, each below a directory `rust_iommu`. What they say is
+//! described in `Documentation/ABI/testing/`.
+//!
+//! Files of a device go before the core releases it, those of a unit after all of its devices and before
+//! the unit; sysfs waits for whoever is in one. So who is finds the device and the unit in memory. What else
+//! they need, they find in the registry, or answer `ENODEV`.
+//!
+//! Who reads holds no lock that a change of the policy holds while it waits, but to read the policy.
 
-use super::{
-    change,
-    name::Policy, //
-};
 use crate::{
     bindings,
     driver::Driver,
@@ -16,10 +19,10 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
-    fmt::Write as _,
     slice, //
 };
 use kernel::{
+    device::Device,
     error::to_result,
     ffi::{
         c_char,
@@ -31,7 +34,10 @@ use kernel::{
     sync::atomic::Relaxed, //
 };
 
-/// The attributes of a driver's devices.
+mod device;
+mod unit;
+
+/// The attributes of a driver's devices and units.
 ///
 /// # Invariants
 ///
@@ -47,12 +53,18 @@ impl Attributes {
     ///
     /// # Safety
     ///
-    /// They are those of `D`, nobody else does this at the same time, and no device has them.
+    /// They are those of `D`, nobody else does this at the same time, and no device or unit has them.
     pub(crate) unsafe fn init<D: Driver>(&'static self) {
         // SAFETY: By the contract.
         unsafe {
             bindings::rust_iommu_attributes_init(self.0.get(), Some(show::<D>), Some(store::<D>))
         };
+    }
+
+    /// Those of a unit, for `iommu_device_sysfs_add()`, which ends with NULL.
+    pub(crate) fn of_unit(&'static self) -> *mut *const bindings::attribute_group {
+        // SAFETY: In a static; only the place is formed.
+        unsafe { (&raw mut (*self.0.get()).unit_groups).cast() }
     }
 }
 
@@ -69,7 +81,7 @@ pub(crate) fn add<D: Driver>(member: &Member<D>, function: &Function<'_>) {
 }
 
 /// Takes them away, and waits for who uses them. Context: may sleep; no lock is held that
-/// [`change::change`] takes. The device's own may be: who finds it taken goes away.
+/// a change of the policy takes. The device's own may be: who finds it taken goes away.
 pub(crate) fn remove<D: Driver>(member: &Member<D>, function: &Function<'_>) {
     if !member.device.has_attributes.xchg(false, Relaxed) {
         return;
@@ -79,29 +91,26 @@ pub(crate) fn remove<D: Driver>(member: &Member<D>, function: &Function<'_>) {
     unsafe { bindings::rust_iommu_attributes_remove(Ops::<D>::attributes().0.get(), dev) };
 }
 
-fn find<D: Driver>(function: &Function<'_>) -> Result<Member<D>> {
-    let registry = D::ops().registry()?;
-    let found = registry.lock().groups.find(function.as_device());
-    found.ok_or(ENODEV)
-}
-
 /// Which of the attributes.
 type Which = bindings::rust_iommu_attribute;
 
-fn shown<D: Driver>(function: &Function<'_>, which: Which, to: &mut Formatter<'_>) -> Result {
-    let member = find::<D>(function)?;
-    match which {
-        bindings::rust_iommu_attribute_RUST_IOMMU_POLICY => {
-            writeln!(to, "{}", change::current(&member, function)?.name())?;
-        }
-        _ => writeln!(to, "{}", member.device.max_age_ms.load(Relaxed))?,
+/// Whether another line fits: no list here has longer ones.
+fn has_room(to: &Formatter<'_>) -> bool {
+    to.bytes_written() + 64 <= PAGE_SIZE
+}
+
+fn shown<D: Driver>(dev: &Device, which: Which, to: &mut Formatter<'_>) -> Result {
+    // Those of units come last.
+    if which >= bindings::rust_iommu_attribute_RUST_IOMMU_UNIT_INVALIDATIONS {
+        return unit::show::<D>(dev, which, to);
     }
-    Ok(())
+    let function = Function::from_device(dev).ok_or(ENODEV)?;
+    device::show::<D>(&function, which, to)
 }
 
 /// # Safety
 ///
-/// Called by sysfs for the attribute of a device; `text` is a page.
+/// Called by sysfs for the attribute of a device or a unit; `text` is a page.
 unsafe extern "C" fn show<D: Driver>(
     dev: *mut bindings::device,
     which: Which,
@@ -112,41 +121,10 @@ unsafe extern "C" fn show<D: Driver>(
     // SAFETY: By the contract.
     let text = unsafe { slice::from_raw_parts_mut(text.cast::<u8>(), PAGE_SIZE) };
     let mut to = Formatter::new(text);
-    let result = Function::from_device(dev)
-        .ok_or(ENODEV)
-        .and_then(|function| shown::<D>(&function, which, &mut to));
-    match result {
+    match shown::<D>(dev, which, &mut to) {
         // CAST: at most a page.
         Ok(()) => to.bytes_written() as isize,
         Err(e) => e.to_errno() as isize,
-    }
-}
-
-fn set_policy<D: Driver>(member: &Member<D>, function: &Function<'_>, text: &[u8]) -> Result {
-    let policy = Policy::parse(text).ok_or(EINVAL)?;
-    let result = change::change(member, function, policy);
-    match result {
-        Err(EBUSY) => pr_info!(
-            "{function}: policy {} can be set only while no driver is bound in its group\n",
-            policy.name()
-        ),
-        Err(EPERM) => pr_info!(
-            "{function}: policy {} is not for a device that is not trusted\n",
-            policy.name()
-        ),
-        _ => {}
-    }
-    result
-}
-
-fn set<D: Driver>(function: &Function<'_>, which: Which, text: &[u8]) -> Result {
-    let member = find::<D>(function)?;
-    match which {
-        bindings::rust_iommu_attribute_RUST_IOMMU_POLICY => set_policy(&member, function, text),
-        _ => {
-            let text = core::str::from_utf8(text.trim_ascii()).map_err(|_| EINVAL)?;
-            change::set_max_age(&member, text.parse().map_err(|_| EINVAL)?)
-        }
     }
 }
 
@@ -165,7 +143,7 @@ unsafe extern "C" fn store<D: Driver>(
     let dev = unsafe { raw::device(dev) };
     let result = Function::from_device(dev)
         .ok_or(ENODEV)
-        .and_then(|function| set::<D>(&function, which, text));
+        .and_then(|function| device::set::<D>(&function, which, text));
     match result {
         // CAST: at most a page.
         Ok(()) => length as isize,

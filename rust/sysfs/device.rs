@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the attributes of a device say, and the two that can be set.
+
+use super::{
+    has_room,
+    Which, //
+};
+use crate::{
+    bindings::{
+        rust_iommu_attribute_RUST_IOMMU_APERTURE as APERTURE,
+        rust_iommu_attribute_RUST_IOMMU_DOMAIN as DOMAIN,
+        rust_iommu_attribute_RUST_IOMMU_MAPPED_BYTES as MAPPED_BYTES,
+        rust_iommu_attribute_RUST_IOMMU_MAPPINGS as MAPPINGS,
+        rust_iommu_attribute_RUST_IOMMU_MAX_AGE_MS as MAX_AGE_MS,
+        rust_iommu_attribute_RUST_IOMMU_MERGED_BY as MERGED_BY,
+        rust_iommu_attribute_RUST_IOMMU_PAGE_SIZES as PAGE_SIZES,
+        rust_iommu_attribute_RUST_IOMMU_POLICY as POLICY,
+        rust_iommu_attribute_RUST_IOMMU_RESERVED_REGIONS as RESERVED_REGIONS, //
+    },
+    driver::Driver,
+    endpoint::{
+        Device,
+        State, //
+    },
+    group::Member,
+    mapped,
+    pci::Function,
+    policy::{
+        change,
+        name::Policy, //
+    },
+    pt::PageTable,
+    resv, //
+};
+use core::fmt::Write as _;
+use kernel::{
+    prelude::*,
+    str::Formatter,
+    sync::atomic::Relaxed, //
+};
+
+fn find<D: Driver>(function: &Function<'_>) -> Result<Member<D>> {
+    let registry = D::ops().registry()?;
+    let found = registry.lock().groups.find(function.as_device());
+    found.ok_or(ENODEV)
+}
+
+/// What a new domain for the device is like: its first and last address, and the sizes of its pages.
+///
+/// Errors: as for a new domain. Context: may sleep.
+fn limits<D: Driver>(device: &Device<D>) -> Result<(u64, u64, usize)> {
+    let endpoint = &device.endpoint;
+    let config = D::table_config(&endpoint.unit, &endpoint.facts)?;
+    let node = kernel::bindings::NUMA_NO_NODE;
+    // The code that makes tables has the last word on both.
+    let table = KBox::pin_init(D::Table::new(config, node), GFP_KERNEL)?;
+    let domain = table.as_iommu_domain();
+    // SAFETY: Part of the table, which nobody else has.
+    let geometry = unsafe { (*domain).geometry };
+    // SAFETY: As above.
+    let sizes = unsafe { (*domain).pgsize_bitmap };
+    Ok((geometry.aperture_start, geometry.aperture_end, sizes))
+}
+
+/// Where the device's DMA goes, in a word.
+fn domain<D: Driver>(device: &Device<D>) -> &'static str {
+    let place = device.place.lock();
+    match &place.state {
+        State::Untouched | State::Released => "none",
+        State::Blocked => "blocked",
+        State::Paging(at) if !at.domain.is_default() => "owner",
+        _ if place.parked => "parked",
+        State::Identity => "identity",
+        State::Paging(_) => "default",
+    }
+}
+
+/// A line for each function that has merged the device's group.
+fn merged_by<D: Driver>(member: &Member<D>, to: &mut Formatter<'_>) -> Result {
+    let registry = D::ops().registry()?.lock();
+    registry.groups.merged(&member.group, |device, how| {
+        let name = device.name.to_str().unwrap_or("?");
+        if !has_room(to) {
+            return Ok(());
+        }
+        Ok(writeln!(to, "{name} {}", how.name())?)
+    })
+}
+
+/// Context: may sleep.
+pub(super) fn show<D: Driver>(
+    function: &Function<'_>,
+    which: Which,
+    to: &mut Formatter<'_>,
+) -> Result {
+    let member = find::<D>(function)?;
+    let device = &member.device;
+    match which {
+        POLICY => writeln!(to, "{}", change::current(&member, function)?.name())?,
+        MAX_AGE_MS => writeln!(to, "{}", device.max_age_ms.load(Relaxed))?,
+        APERTURE => {
+            let (start, last, _) = limits(device)?;
+            writeln!(to, "{start:#018x} {last:#018x}")?;
+        }
+        PAGE_SIZES => writeln!(to, "{:#x}", limits(device)?.2)?,
+        RESERVED_REGIONS => {
+            for region in &resv::regions(function)? {
+                if has_room(to) {
+                    let (start, last, kind) = (region.start, region.last, region.kind);
+                    writeln!(to, "{start:#018x} {last:#018x} {kind}")?;
+                }
+            }
+        }
+        DOMAIN => writeln!(to, "{}", domain(device))?,
+        MAPPINGS => writeln!(to, "{}", mapped::by_device(device)?.mappings)?,
+        MAPPED_BYTES => writeln!(to, "{}", mapped::by_device(device)?.bytes)?,
+        MERGED_BY => merged_by(&member, to)?,
+        _ => return Err(EIO),
+    }
+    Ok(())
+}
+
+fn set_policy<D: Driver>(member: &Member<D>, function: &Function<'_>, text: &[u8]) -> Result {
+    let policy = Policy::parse(text).ok_or(EINVAL)?;
+    let result = change::change(member, function, policy);
+    match result {
+        Err(EBUSY) => pr_info!(
+            "{function}: policy {} can be set only while no driver is bound in its group\n",
+            policy.name()
+        ),
+        Err(EPERM) => pr_info!(
+            "{function}: policy {} is not for a device that is not trusted\n",
+            policy.name()
+        ),
+        _ => {}
+    }
+    result
+}
+
+/// Context: may sleep; the device's lock is held.
+pub(super) fn set<D: Driver>(function: &Function<'_>, which: Which, text: &[u8]) -> Result {
+    let member = find::<D>(function)?;
+    match which {
+        POLICY => set_policy(&member, function, text),
+        MAX_AGE_MS => {
+            let text = core::str::from_utf8(text.trim_ascii()).map_err(|_| EINVAL)?;
+            change::set_max_age(&member, text.parse().map_err(|_| EINVAL)?)
+        }
+        // Somebody has changed the file's mode.
+        _ => Err(EIO),
+    }
+}
