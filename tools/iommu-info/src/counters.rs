@@ -11,8 +11,26 @@ use std::collections::BTreeMap;
 pub struct Snapshot {
     /// The counters of each unit, by name.
     pub units: BTreeMap<String, BTreeMap<String, u64>>,
-    /// The lazy window of each device that has one.
-    pub devices: BTreeMap<Address, Window>,
+    /// The devices that are counted.
+    pub devices: BTreeMap<Address, Counts>,
+}
+
+/// What is counted of a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// What is mapped for it now.
+    pub mapped: Option<Mapped>,
+    /// Its lazy window, if it has one.
+    pub window: Option<Window>,
+}
+
+/// What is mapped in a device's domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// How many mappings.
+    pub mappings: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The lazy window of a device (Documentation/lazy-flush.rst).
@@ -31,7 +49,7 @@ pub struct Rates {
     pub seconds: f64,
     /// The units.
     pub units: Vec<UnitRates>,
-    /// The devices that have a lazy window.
+    /// The devices for which something is mapped, or that have a lazy window.
     pub devices: Vec<DeviceRates>,
     /// What is not counted, in words.
     pub missing: Vec<String>,
@@ -53,19 +71,14 @@ pub struct UnitRates {
 pub struct DeviceRates {
     /// Which one.
     pub address: Address,
+    /// What is mapped in its domain, at the second snapshot.
+    pub mappings: Option<u64>,
+    /// The bytes of that.
+    pub mapped_bytes: Option<u64>,
     /// Invalidations of its lazy window, per second.
     pub flushes: Option<f64>,
     /// Pages that are mapped in its lazy window, at the second snapshot.
-    pub live_pages: u64,
-}
-
-/// Reads a file `stats`: `name: value` a line. Values that are not decimal are left out.
-pub fn parse_unit(text: &str) -> BTreeMap<String, u64> {
-    let line = |line: &str| {
-        let (name, value) = line.split_once(':')?;
-        Some((name.trim().to_string(), value.trim().parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
+    pub live_pages: Option<u64>,
 }
 
 /// The number in front of a word: `12` of `12 mapped:`.
@@ -122,12 +135,19 @@ pub fn rates(before: &Snapshot, after: &Snapshot, seconds: f64) -> Rates {
             faults: of("faults"),
         }
     });
-    let devices = after.devices.iter().map(|(address, now)| {
-        let old = before.devices.get(address).map(|w| w.flushes);
+    let shown = |counts: &Counts| {
+        counts.window.is_some() || counts.mapped.is_some_and(|mapped| mapped.mappings > 0)
+    };
+    let devices = after.devices.iter().filter(|(_, now)| shown(now));
+    let devices = devices.map(|(address, now)| {
+        let flushes = |counts: &Counts| counts.window.map(|window| window.flushes);
+        let old = before.devices.get(address).and_then(flushes);
         DeviceRates {
             address: *address,
-            flushes: rate(old, Some(now.flushes), seconds),
-            live_pages: now.mapped,
+            mappings: now.mapped.map(|mapped| mapped.mappings),
+            mapped_bytes: now.mapped.map(|mapped| mapped.bytes),
+            flushes: rate(old, flushes(now), seconds),
+            live_pages: now.window.map(|window| window.mapped),
         }
     });
     Rates {
@@ -162,19 +182,15 @@ group 5: not held
         assert_eq!(windows, BTreeMap::from([(at, window)]));
     }
 
-    #[test]
-    fn stats_are_read() {
-        let stats = parse_unit("capabilities: 0x12\ninvalidations: 9\nfaults: 0\nrubbish\n");
-        assert_eq!(stats["invalidations"], 9);
-        assert_eq!(stats.len(), 2);
-    }
-
     fn snapshot(invalidations: u64, flushes: u64) -> Snapshot {
         let counters = BTreeMap::from([("invalidations".to_string(), invalidations)]);
-        let window = Window { mapped: 1, flushes };
+        let counts = Counts {
+            mapped: None,
+            window: Some(Window { mapped: 1, flushes }),
+        };
         Snapshot {
             units: BTreeMap::from([("vtd0".to_string(), counters)]),
-            devices: BTreeMap::from([("01:00.0".parse().unwrap(), window)]),
+            devices: BTreeMap::from([("01:00.0".parse().unwrap(), counts)]),
         }
     }
 
@@ -200,7 +216,6 @@ group 5: not held
         #[test]
         fn any_text_is_read(text in "(group|window at|[0-9]+ mapped|[0-9]+ flushes|01:00.0|[ \n,:x]){0,30}") {
             parse_windows(&text);
-            parse_unit(&text);
         }
     }
 }

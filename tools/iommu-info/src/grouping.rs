@@ -34,6 +34,52 @@ pub enum Kind {
     FunctionWithoutAcs,
 }
 
+/// A line of an attribute `merged_by` of our drivers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Merged {
+    /// Which function.
+    pub at: Address,
+    /// How: `bridge`, `port`, `function` or `alias`.
+    pub how: String,
+}
+
+/// Reads an attribute `merged_by`. Lines of another form are left out.
+pub fn parse_merged(text: &str) -> Vec<Merged> {
+    let line = |line: &str| {
+        let (at, how) = line.split_once(' ')?;
+        Some(Merged {
+            at: at.parse().ok()?,
+            how: how.to_string(),
+        })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+impl Merged {
+    /// The same as what the walk finds.
+    fn kind(&self) -> Option<(Kind, &'static str)> {
+        match self.how.as_str() {
+            "bridge" => Some((
+                Kind::SharedRequesterId,
+                "a bridge: what is behind it can have its requester id",
+            )),
+            "port" => Some((
+                Kind::PortWithoutAcs,
+                "a port that does not isolate what is behind it",
+            )),
+            "function" => Some((
+                Kind::FunctionWithoutAcs,
+                "a function of a device that does not isolate its functions",
+            )),
+            "alias" => Some((
+                Kind::SharedRequesterId,
+                "a function that shares requester ids with another one",
+            )),
+            _ => None,
+        }
+    }
+}
+
 /// What the walk found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Grouping {
@@ -144,6 +190,28 @@ fn functions(
     }
 }
 
+/// What our driver says, of functions that the walk has not named: it knows of quirks, and needs no
+/// configuration space.
+fn told(machine: &Machine, members: &BTreeSet<Address>, found: &mut Grouping) {
+    let devices = members.iter().filter_map(|at| machine.devices.get(at));
+    // Each of them has the whole list.
+    let Some(list) = devices.map(|d| &d.merged_by).find(|list| !list.is_empty()) else {
+        return;
+    };
+    found.unreadable.clear();
+    for merged in list {
+        let named = found.causes.iter().any(|cause| cause.at == merged.at);
+        if let Some((kind, text)) = merged.kind().filter(|_| !named) {
+            found.causes.push(Cause {
+                at: merged.at,
+                kind,
+                text: text.into(),
+                devices: members.clone(),
+            });
+        }
+    }
+}
+
 /// Why these devices of `machine` are one group; nothing for a group of one.
 pub fn explain(machine: &Machine, members: &BTreeSet<Address>) -> Grouping {
     let mut found = Grouping::default();
@@ -151,6 +219,7 @@ pub fn explain(machine: &Machine, members: &BTreeSet<Address>) -> Grouping {
         for member in members {
             walk(machine, *member, members, &mut found);
         }
+        told(machine, members, &mut found);
     }
     found.causes.sort_by_key(|cause| (cause.kind, cause.at));
     found

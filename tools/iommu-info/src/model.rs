@@ -4,6 +4,7 @@
 
 use crate::address::Address;
 use crate::config::Config;
+use crate::grouping::Merged;
 use crate::window::{Range, Reserved};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,7 +82,7 @@ pub struct Group {
     pub others: Vec<Other>,
     /// The IOVAs that a user of VFIO can map; absent where the unit's width is not known.
     pub window: Option<Vec<Range>>,
-    /// Bits of the window, before anything is taken out.
+    /// Bits of the unit's IOVAs, where our driver does not say what each device's are.
     pub bits: Option<u8>,
     /// What our driver says of who has it.
     pub claim: Option<String>,
@@ -147,6 +148,10 @@ pub struct Device {
     pub unit: Option<String>,
     /// When its unmapped memory is out of reach.
     pub policy: Option<Policy>,
+    /// The IOVAs that its unit translates for it, as our driver says.
+    pub aperture: Option<Range>,
+    /// What our driver says has merged its group.
+    pub merged_by: Vec<Merged>,
     /// Bits of the addresses that its driver asks the DMA API for.
     pub mask_bits: Option<u8>,
     /// Bytes of its memory regions (BARs).

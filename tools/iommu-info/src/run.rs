@@ -3,7 +3,7 @@
 //! Runs a command: reads, decides, writes.
 
 use crate::cli::{Command, Options};
-use crate::counters;
+use crate::counters::{self, Snapshot};
 use crate::model::Machine;
 use crate::output::{self, Form, text};
 use crate::sysfs::{self, Root};
@@ -39,10 +39,13 @@ pub fn run(o: &Options, out: &mut dyn Write) -> Result<()> {
 }
 
 /// What `watch` cannot count on this machine.
-fn not_counted(machine: &Machine, windows: bool) -> Vec<String> {
+fn not_counted(machine: &Machine, snapshot: &Snapshot) -> Vec<String> {
     let mut missing: Vec<String> = machine.missing.iter().cloned().collect();
-    if !windows {
-        missing.push("live mappings: counted for devices with the policy lazy only".into());
+    if !snapshot.devices.values().any(|d| d.mapped.is_some()) {
+        missing.push(
+            "live mappings: no device has attributes of our driver that can be read by this user"
+                .into(),
+        );
     }
     missing
 }
@@ -78,7 +81,7 @@ fn watch(
         let after = sysfs::counters(root);
         let now = Instant::now();
         let mut rates = counters::rates(&before, &after, (now - start).as_secs_f64());
-        rates.missing = not_counted(&machine, !after.devices.is_empty());
+        rates.missing = not_counted(&machine, &after);
         output::write(out, form, &rates, |out, rates| {
             text::watch(out, rates, done == 0)
         })?;

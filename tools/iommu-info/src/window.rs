@@ -66,13 +66,34 @@ pub fn may_use_first_stage(extended: u64) -> bool {
     [43, 47].iter().all(|bit| (extended >> bit) & 1 == 1)
 }
 
-/// What is left of `bits` bits of address space for VFIO's user: everything but the reserved
-/// regions, relaxable ones excepted (`vfio_iommu_resv_exclude` in drivers/vfio/vfio_iommu_type1.c).
-pub fn usable(bits: u8, reserved: &[Reserved]) -> Vec<Range> {
+/// Reads an attribute `aperture` of our drivers: the first and the last address.
+pub fn parse_aperture(text: &str) -> Option<Range> {
+    let (start, last) = text.trim().split_once(' ')?;
+    let (start, last) = (address(start)?, address(last)?);
+    (start <= last).then_some(Range { start, last })
+}
+
+/// The addresses of so many bits.
+pub fn of_bits(bits: u8) -> Option<Range> {
     let last = match bits {
-        0 => return Vec::new(),
+        0 => return None,
         64.. => u64::MAX,
         _ => (1 << bits) - 1,
+    };
+    Some(Range { start: 0, last })
+}
+
+/// What both have.
+pub fn common(a: Range, b: Range) -> Option<Range> {
+    let (start, last) = (a.start.max(b.start), a.last.min(b.last));
+    (start <= last).then_some(Range { start, last })
+}
+
+/// What is left of an address space for VFIO's user: everything but the reserved regions, relaxable
+/// ones excepted (`vfio_iommu_resv_exclude` in drivers/vfio/vfio_iommu_type1.c).
+pub fn usable(space: Option<Range>, reserved: &[Reserved]) -> Vec<Range> {
+    let Some(Range { start: first, last }) = space else {
+        return Vec::new();
     };
     let mut holes: Vec<Range> = reserved
         .iter()
@@ -82,7 +103,7 @@ pub fn usable(bits: u8, reserved: &[Reserved]) -> Vec<Range> {
     holes.sort_by_key(|hole| hole.start);
     let mut ranges = Vec::new();
     // The first address that is not decided; none after the last one of all.
-    let mut next = Some(0);
+    let mut next = Some(first);
     for hole in holes {
         let Some(start) = next.filter(|start| *start <= last) else {
             break;
@@ -117,7 +138,7 @@ mod tests {
         assert_eq!(reserved, [hole(0xfee0_0000, 0xfeef_ffff, "msi")]);
         let all = (1u64 << 39) - 1;
         assert_eq!(
-            usable(39, &reserved),
+            usable(of_bits(39), &reserved),
             [
                 Range {
                     start: 0,
@@ -131,13 +152,26 @@ mod tests {
         );
         let relaxable = [hole(0, 0xfff, "direct-relaxable")];
         assert_eq!(
-            usable(39, &relaxable),
+            usable(of_bits(39), &relaxable),
             [Range {
                 start: 0,
                 last: all
             }]
         );
-        assert_eq!(usable(64, &[hole(0, u64::MAX, "reserved")]), []);
+        assert_eq!(usable(of_bits(64), &[hole(0, u64::MAX, "reserved")]), []);
+    }
+
+    #[test]
+    fn an_aperture() {
+        let range = |start, last| Some(Range { start, last });
+        let text = "0x0000000000001000 0x0000007fffffffff\n";
+        assert_eq!(parse_aperture(text), range(0x1000, 0x7f_ffff_ffff));
+        for text in ["", "0x0", "0x1 0x0", "1 2", "0x0 0xg"] {
+            assert_eq!(parse_aperture(text), None, "{text}");
+        }
+        let (a, b) = (range(0, 9).unwrap(), range(5, 20).unwrap());
+        assert_eq!(common(a, b), range(5, 9));
+        assert_eq!(common(a, range(10, 11).unwrap()), None);
     }
 
     #[test]
@@ -160,6 +194,7 @@ mod tests {
         #[test]
         fn usable_is_what_is_left(
             bits in 1u8..=64,
+            first: u64,
             holes in prop::collection::vec((any::<u64>(), 0u32..64, any::<bool>()), 0..6),
             shift in 0u32..64,
             probes in prop::collection::vec(any::<u64>(), 20),
@@ -172,13 +207,14 @@ mod tests {
                     hole(start, start.saturating_add((1 << size) - 1), kind(relaxable))
                 })
                 .collect();
-            let ranges = usable(bits, &holes);
+            let space = of_bits(bits).and_then(|all| common(all, Range { start: first >> shift, last: u64::MAX }));
+            let ranges = usable(space, &holes);
             let edges = holes.iter().flat_map(|h| {
                 let (start, last) = (h.range.start, h.range.last);
                 [start.wrapping_sub(1), start, last, last.wrapping_add(1)]
             });
             for probe in probes.into_iter().chain(edges) {
-                let inside = bits == 64 || probe >> bits == 0;
+                let inside = probe >= first >> shift && (bits == 64 || probe >> bits == 0);
                 let has = |r: &Range| (r.start..=r.last).contains(&probe);
                 let taken = holes.iter().any(|h| h.kind == "reserved" && has(&h.range));
                 prop_assert_eq!(ranges.iter().any(has), inside && !taken, "{:#x}", probe);

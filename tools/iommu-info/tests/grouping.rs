@@ -26,6 +26,8 @@ fn device(f: &Function) -> Device {
         unit: None,
         policy: None,
         mask_bits: None,
+        aperture: None,
+        merged_by: Vec::new(),
         memory: 0,
         vfio: None,
         physical: None,
@@ -385,5 +387,32 @@ proptest! {
         let full = Config::parse(&whole).unwrap().isolation();
         let part = Config::parse(&whole[..length]).unwrap().isolation();
         prop_assert!(part == full || part == Isolation::Unknown, "{:?} {:?}", part, full);
+    }
+}
+
+/// What our driver says counts where the walk finds nothing, or could not read.
+#[test]
+fn what_our_driver_says() {
+    let functions = [endpoint("01:00.0", &[], 1), endpoint("01:01.0", &[], 1)];
+    let mut machine = machine(&functions);
+    let members: BTreeSet<Address> = functions.iter().map(|f| f.address).collect();
+    assert_eq!(grouping::explain(&machine, &members).causes, []);
+    let at = functions[1].address;
+    for (how, kind) in [
+        ("bridge", Kind::SharedRequesterId),
+        ("port", Kind::PortWithoutAcs),
+        ("function", Kind::FunctionWithoutAcs),
+        ("alias", Kind::SharedRequesterId),
+    ] {
+        for device in machine.devices.values_mut() {
+            device.merged_by =
+                grouping::parse_merged(&format!("{at} {how}\nrubbish\n{at} unknown\n"));
+            device.config = None;
+        }
+        let found = grouping::explain(&machine, &members);
+        assert!(found.unreadable.is_empty());
+        let causes: Vec<_> = found.causes.iter().map(|c| (c.kind, c.at)).collect();
+        assert_eq!(causes, [(kind, at)], "{how}");
+        assert_eq!(found.causes[0].devices, members);
     }
 }

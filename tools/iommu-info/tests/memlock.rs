@@ -112,7 +112,7 @@ fn windows_are_intersected_and_too_small_ones_named() {
     let mut machine = machine([1, 2]);
     let reserved = window::parse_reserved("0x1000 0x1fff reserved\n");
     let set = |group: &mut Group, bits, reserved: &[Reserved]| {
-        group.window = Some(window::usable(bits, reserved));
+        group.window = Some(window::usable(window::of_bits(bits), reserved));
     };
     set(machine.groups.get_mut(&1).unwrap(), 20, &[]);
     set(machine.groups.get_mut(&2).unwrap(), 39, &reserved);

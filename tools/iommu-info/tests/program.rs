@@ -62,31 +62,28 @@ fn list_with_our_driver() {
 }
 
 #[test]
-fn the_width_is_that_of_the_tables() {
+fn the_window_is_what_all_devices_of_the_group_can_use() {
     let tree = ours();
-    let stats = "sys/kernel/debug/rust_vtd/vtd0/stats";
-    // With address_bits=39 on a unit that could do 48.
-    tree.file(stats, "capabilities: 0x80d2008c222f0606\niova_bits: 39\n");
-    assert_eq!(json(&tree, &["list"])["units"][0]["bits"], 39);
-    // A driver that does not say it is not guessed at.
-    tree.file(stats, "capabilities: 0x80d2008c222f0606\n");
+    tree.aperture(DISK, 0, (1 << 39) - 1);
+    let found = json(&tree, &["list"]);
+    assert_eq!(found["units"][0]["bits"], 39);
+    assert_eq!(found["groups"][0]["window"][1]["last"], "0xffffffffffff");
+    assert_eq!(found["groups"][1]["window"][1]["last"], "0x7fffffffff");
+    let other = endpoint("01:00.1", &["00:01.0"], 5);
+    tree.add(&other);
+    tree.aperture("01:00.1", 0x1000, (1 << 48) - 1);
+    let window = json(&tree, &["list"])["groups"][1]["window"].clone();
+    assert_eq!(window[0]["start"], "0x1000");
+    assert_eq!(window[1]["last"], "0x7fffffffff");
+    // A driver that does not say it of each is not guessed at.
+    for device in [DISK, "01:00.1"] {
+        tree.remove(&format!("{}/rust_iommu/aperture", tree.device(device)));
+    }
     let found = json(&tree, &["list"]);
     assert_eq!(found["units"][0]["bits"], Value::Null);
     assert_eq!(found["groups"][1]["window"], Value::Null);
     let missing = found["missing"][0].as_str().unwrap();
-    assert!(missing.contains("does not say how wide"), "{missing}");
-}
-
-#[test]
-fn our_amd_driver_has_a_window() {
-    let tree = ours();
-    tree.remove("sys/kernel/debug/rust_vtd");
-    tree.file("sys/kernel/debug/rust_amdvi/groups", "");
-    let stats = "capabilities: 0x1\niova_bits: 57\ninvalidations: 0\nfaults: 0\n";
-    tree.file("sys/kernel/debug/rust_amdvi/vtd0/stats", stats);
-    let unit = &json(&tree, &["list"])["units"][0];
-    assert_eq!(unit["driver"], "rust_amdvi");
-    assert_eq!(unit["bits"], 57);
+    assert!(missing.contains("says how wide"), "{missing}");
 }
 
 #[test]
@@ -94,10 +91,10 @@ fn our_virtio_driver_is_known() {
     let tree = ours();
     tree.remove("sys/kernel/debug/rust_vtd");
     tree.remove("sys/class/iommu/vtd0");
-    tree.dir("sys/class/iommu/viommu0/devices");
+    tree.link("sys/class/iommu/viommu0/devices/0000:01:00.0", "/nowhere");
     tree.file("sys/kernel/debug/rust_virtio_iommu/groups", "");
-    let stats = "sys/kernel/debug/rust_virtio_iommu/viommu0/stats";
-    tree.file(stats, "iova_bits: 64\ninvalidations: 0\nfaults: 0\n");
+    tree.dir("sys/kernel/debug/rust_virtio_iommu/viommu0");
+    tree.aperture(DISK, 0, u64::MAX);
     let unit = json(&tree, &["list"])["units"][0].clone();
     assert_eq!(
         (&unit["driver"], &unit["bits"]),
@@ -157,6 +154,10 @@ fn json_has_these_fields() {
         "group 5: not held\n  {DISK} driver nvme, uses the DMA API, domain default\n    window at 0x1000, 16 pages, \
          3 mapped: 0 laps, 9 flushes, 0 failed, 0 searches\n"
     ));
+    tree.file(
+        &format!("{}/rust_iommu/merged_by", tree.device(DISK)),
+        format!("{DISK} function\n"),
+    );
     let other = "sys/kernel/iommu_groups/5/devices/INTC1000:00";
     tree.dir(other);
     let golden = |words: &[&str], wanted: &str| {
@@ -168,8 +169,8 @@ fn json_has_these_fields() {
     };
     golden(
         &["list"],
-        "devices devices.address devices.class devices.driver devices.driver_override devices.group \
-         devices.manages_dma devices.mask_bits devices.memory devices.path devices.physical devices.policy \
+        "devices devices.address devices.aperture devices.aperture.last devices.aperture.start devices.class devices.driver devices.driver_override devices.group \
+         devices.manages_dma devices.mask_bits devices.memory devices.merged_by devices.merged_by.at devices.merged_by.how devices.path devices.physical devices.policy \
          devices.policy.attribute devices.policy.max_age_ms devices.policy.name devices.unit devices.uses \
          devices.vfio groups groups.bits groups.claim groups.devices groups.holders groups.holders.file \
          groups.holders.name groups.holders.pid groups.number groups.others groups.others.driver \
@@ -194,7 +195,7 @@ fn json_has_these_fields() {
     );
     golden(
         &["watch", "--interval", "0.01", "--count", "1"],
-        "devices devices.address devices.flushes devices.live_pages missing seconds units units.faults \
+        "devices devices.address devices.flushes devices.live_pages devices.mapped_bytes devices.mappings missing seconds units units.faults \
          units.invalidations units.name",
     );
 }
@@ -263,15 +264,11 @@ fn our_driver_without_debugfs() {
     tree.remove("sys/kernel/debug");
     let found = json(&tree, &["list"]);
     assert_eq!(found["units"][0]["driver"], "rust_vtd");
-    assert_eq!(found["units"][0]["bits"], Value::Null);
+    assert_eq!(found["units"][0]["bits"], 48);
     let missing = found["missing"].to_string();
-    assert!(missing.contains("debugfs is not there"), "{missing}");
-    let (status, said) = fails(tree.0.path(), &["watch", "--count", "1"]);
-    assert_eq!(status, 1);
-    assert!(
-        said.contains("nothing to watch") && said.contains("debugfs"),
-        "{said}"
-    );
+    assert!(missing.contains("debugfs has no report"), "{missing}");
+    let watched = text(&tree, &["watch", "--interval", "0.01", "--count", "1"]);
+    assert!(watched.contains("vtd0: 0.0 invalidations/s"), "{watched}");
 }
 
 #[test]
@@ -292,15 +289,21 @@ fn a_report_that_cannot_be_read_loses_no_other() {
 }
 
 #[test]
-fn counters_that_cannot_be_read_are_no_fault_of_the_driver() {
+fn a_driver_without_attributes() {
     let tree = ours();
-    tree.remove("sys/kernel/debug/rust_vtd/vtd0/stats");
+    tree.remove("sys/class/iommu/vtd0/rust_iommu");
     let missing = json(&tree, &["list"])["missing"].to_string();
     assert!(
         missing.contains("vtd0: window and counters are not known"),
         "{missing}"
     );
-    assert!(!missing.contains("does not say"), "{missing}");
+    assert!(!missing.contains("says how wide"), "{missing}");
+    let (status, said) = fails(tree.0.path(), &["watch", "--count", "1"]);
+    assert_eq!(status, 1);
+    assert!(
+        said.contains("nothing to watch: vtd0: window and counters"),
+        "{said}"
+    );
     let (_, said) = fails(tree.0.path(), &["watch", "--count", "1"]);
     assert!(
         said.contains("nothing to watch: vtd0: window and counters"),

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::program::*;
+use common::program::{text as text_of, *};
 use common::*;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -27,7 +27,7 @@ fn watching(tree: &Tree, words: &[&str]) -> Child {
 #[test]
 fn watch_counts() {
     let tree = ours();
-    tree.stats(100, 1);
+    tree.counters(100, 1);
     let mut child = watching(&tree, &["--json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value {
@@ -43,19 +43,25 @@ fn watch_counts() {
             .unwrap()
             .contains("live mappings")
     );
-    // In one go: a look finds the old file or the new one.
-    tree.file("stats", "iova_bits: 48\ninvalidations: 400\nfaults: 4\n");
-    let stats = tree.path("sys/kernel/debug/rust_vtd/vtd0/stats");
-    std::fs::rename(tree.path("stats"), stats).unwrap();
-    let counted = std::iter::repeat_with(next)
-        .take(1000)
-        .find(|line| line["units"][0]["invalidations"] != 0.0);
-    let line = counted.unwrap();
-    let seconds = line["seconds"].as_f64().unwrap();
-    let unit = &line["units"][0];
-    assert_eq!(unit["name"], "vtd0");
-    let counted = |what: &str| (unit[what].as_f64().unwrap() * seconds).round();
-    assert_eq!((counted("invalidations"), counted("faults")), (300.0, 3.0));
+    // Each in one go: a look finds the old file or the new one.
+    for (name, value) in [("invalidations", "400\n"), ("faults", "4\n")] {
+        tree.file(name, value);
+        let file = format!("sys/class/iommu/vtd0/rust_iommu/{name}");
+        std::fs::rename(tree.path(name), tree.path(&file)).unwrap();
+    }
+    let mut counted = [0.0, 0.0];
+    for line in std::iter::repeat_with(next).take(1000) {
+        let seconds = line["seconds"].as_f64().unwrap();
+        let unit = &line["units"][0];
+        assert_eq!(unit["name"], "vtd0");
+        for (sum, what) in counted.iter_mut().zip(["invalidations", "faults"]) {
+            *sum += (unit[what].as_f64().unwrap() * seconds).round();
+        }
+        if counted[0] > 0.0 && counted[1] > 0.0 {
+            break;
+        }
+    }
+    assert_eq!(counted, [300.0, 3.0]);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -75,16 +81,30 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
-fn watch_shows_live_pages_of_windows() {
+fn watch_shows_what_is_mapped() {
     let tree = ours();
+    let attributes = format!("{}/rust_iommu", tree.device(DISK));
+    tree.file(&format!("{attributes}/mappings"), "17\n");
+    tree.file(&format!("{attributes}/mapped_bytes"), "69632\n");
     tree.groups(&format!(
         "group 5: not held\n  {DISK} driver nvme, uses the DMA API, domain default\n    window at 0x1000, 16 pages, \
          3 mapped: 0 laps, 9 flushes, 0 failed, 0 searches\n"
     ));
-    let text = text(&tree, &["watch", "--interval", "0.01", "--count", "2"]);
-    let line = "0000:01:00.0: 0.0 flushes/s, 3 live pages in its lazy window";
+    let text = text_of(&tree, &["watch", "--interval", "0.01", "--count", "2"]);
+    let line =
+        "0000:01:00.0: 17 mappings of 69632 bytes, 0.0 flushes/s, 3 live pages in its lazy window";
     assert_eq!(text.lines().filter(|l| *l == line).count(), 2, "{text}");
     assert!(!text.contains("not known"), "{text}");
+    // Without a window, and with nothing mapped.
+    tree.groups("");
+    let words = ["watch", "--interval", "0.01", "--count", "1"];
+    let with = text_of(&tree, &words);
+    assert!(
+        with.contains("\n0000:01:00.0: 17 mappings of 69632 bytes\n"),
+        "{with}"
+    );
+    tree.file(&format!("{attributes}/mappings"), "0\n");
+    assert!(!text_of(&tree, &words).contains("0000:01:00.0"));
 }
 
 #[test]

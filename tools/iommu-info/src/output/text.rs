@@ -213,12 +213,16 @@ pub fn watch(out: &mut dyn Write, rates: &Rates, first: bool) -> Result<()> {
         writeln!(out, "{}: {invalidations}, {faults}", unit.name)?;
     }
     for device in &rates.devices {
-        let flushes = per_second(device.flushes, "flushes");
-        let (address, live) = (device.address, device.live_pages);
-        writeln!(
-            out,
-            "{address}: {flushes}, {live} live pages in its lazy window"
-        )?;
+        write!(out, "{}: ", device.address)?;
+        match (device.mappings, device.mapped_bytes) {
+            (Some(mappings), Some(bytes)) => write!(out, "{mappings} mappings of {bytes} bytes")?,
+            _ => write!(out, "mappings not counted")?,
+        }
+        if let Some(live) = device.live_pages {
+            let flushes = per_second(device.flushes, "flushes");
+            write!(out, ", {flushes}, {live} live pages in its lazy window")?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@
 use super::Root;
 use crate::address::{self, Address};
 use crate::config::Config;
+use crate::grouping;
 use crate::model::{Device, Policy};
+use crate::window;
 use std::collections::BTreeMap;
 
 /// Bytes of the memory regions in a file `resource`: the first six lines are the BARs, with first and
@@ -68,6 +70,14 @@ fn read(root: &Root, address: Address, dir: &str) -> Device {
             .and_then(|name| name.parse().ok()),
         unit: root.link_name(&file("iommu")),
         policy: policy(root, dir),
+        aperture: root
+            .text(&file("rust_iommu/aperture"))
+            .ok()
+            .and_then(|text| window::parse_aperture(&text)),
+        merged_by: root
+            .text(&file("rust_iommu/merged_by"))
+            .map(|text| grouping::parse_merged(&text))
+            .unwrap_or_default(),
         mask_bits: root
             .number(&file("dma_mask_bits"))
             .and_then(|n| u8::try_from(n).ok()),

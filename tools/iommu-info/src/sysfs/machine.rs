@@ -6,7 +6,7 @@ use super::{Absence, Found, Root, device, group, process, report, unit, uses};
 use crate::address::Address;
 use crate::config::Isolation;
 use crate::model::{Device, Group, Machine, Owner, Platform, Policy, Unit};
-use crate::window;
+use crate::window::{self, Range};
 use std::collections::BTreeSet;
 
 /// Whether an interrupt's chip is one of interrupt remapping: their names start with `IR-`. `None`
@@ -79,6 +79,23 @@ fn owner(machine: &Machine, group: &Group) -> Owner {
     Owner::Kernel(drivers)
 }
 
+/// What our driver says that all devices of a group can use; `None` if it does not say so of each.
+fn aperture(machine: &Machine, group: &Group) -> Option<Option<Range>> {
+    let of = |address| machine.devices.get(address)?.aperture;
+    let all: Option<Vec<Range>> = group.devices.iter().map(of).collect();
+    let (first, rest) = all.as_deref()?.split_first()?;
+    let both = |sofar: Option<Range>, next: &Range| window::common(sofar?, *next);
+    Some(rest.iter().fold(Some(*first), both))
+}
+
+/// The bits of an aperture that begins at 0.
+fn bits_of(aperture: Range) -> Option<u8> {
+    let bits = 64 - aperture.last.leading_zeros();
+    // At most 64.
+    let bits = bits as u8;
+    (window::of_bits(bits) == Some(aperture)).then_some(bits)
+}
+
 /// The narrowest of the units that a group's devices are behind; `None` if one is not known.
 fn bits(machine: &Machine, group: &Group) -> Option<u8> {
     let unit = |name: &str| machine.units.iter().find(|u| u.name == name);
@@ -102,12 +119,11 @@ fn in_debugfs(absence: Absence) -> &'static str {
 fn missing_of(unit: &Unit, counted: Found<()>) -> Option<String> {
     let (name, driver) = (&unit.name, &unit.driver);
     match (unit.ours, counted) {
-        (true, Err(absence)) => Some(format!(
-            "{name}: window and counters are not known: {}",
-            in_debugfs(absence)
+        (true, Err(_)) => Some(format!(
+            "{name}: window and counters are not known: {driver} has no attributes in sysfs"
         )),
         (true, Ok(())) if unit.bits.is_none() => Some(format!(
-            "{name}: {driver} does not say how wide its tables are"
+            "{name}: no device behind it says how wide its tables are"
         )),
         (true, Ok(())) => None,
         (false, _) => {
@@ -210,14 +226,23 @@ pub fn read(root: &Root) -> Machine {
     {
         report::apply(&mut machine, &text);
     }
+    for unit in &mut machine.units {
+        let names = unit.devices.iter().filter_map(|name| name.parse().ok());
+        let mut devices = names.filter_map(|at: Address| machine.devices.get(&at));
+        let aperture = devices.find_map(|device| device.aperture);
+        if unit.ours {
+            unit.bits = aperture.and_then(bits_of);
+        }
+    }
     let mounts = uses::mounts(root);
     process::add(root, &mut machine, &mounts);
     uses::add(root, &mut machine, &mounts);
     let numbers: Vec<u32> = machine.groups.keys().copied().collect();
     for number in numbers {
         let group = &machine.groups[&number];
-        let (owner, bits, policy) = (
+        let (owner, aperture, bits, policy) = (
             owner(&machine, group),
+            aperture(&machine, group),
             bits(&machine, group),
             policy_of(group),
         );
@@ -228,7 +253,8 @@ pub fn read(root: &Root) -> Machine {
             }
         }
         if let Some(group) = machine.groups.get_mut(&number) {
-            group.window = bits.map(|bits| window::usable(bits, &group.reserved));
+            let space = aperture.or_else(|| bits.map(window::of_bits));
+            group.window = space.map(|space| window::usable(space, &group.reserved));
             (group.owner, group.bits) = (owner, bits);
         }
     }
@@ -252,13 +278,14 @@ mod tests {
             devices: Vec::new(),
         };
         let text = |counted| missing_of(&unit, counted).unwrap_or_default();
-        let denied = text(Err(Absence::Denied));
+        assert!(text(Err(Absence::Denied)).contains("no attributes in sysfs"));
+        assert_eq!(text(Ok(())), "");
+        let denied = in_debugfs(Absence::Denied);
         assert!(
             denied.contains("root only") && denied.contains("lockdown"),
             "{denied}"
         );
-        assert!(text(Err(Absence::Missing)).contains("mount -t debugfs"));
-        assert_eq!(text(Ok(())), "");
+        assert!(in_debugfs(Absence::Missing).contains("mount -t debugfs"));
         let denied = std::io::Error::from_raw_os_error(1);
         assert_eq!(super::super::absence(denied), Absence::Denied);
     }

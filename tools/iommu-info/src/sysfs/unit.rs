@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Units: `/sys/class/iommu`, and the counters of our drivers in debugfs.
+//! Units: `/sys/class/iommu`, and what our drivers count there, for each device and in debugfs.
 
-use super::{Absence, Found, Root};
-use crate::counters::{self, Snapshot};
+use super::{Found, Root};
+use crate::counters::{self, Mapped, Snapshot};
 use crate::model::Unit;
 use crate::window;
 
 const DEBUG: &str = "sys/kernel/debug";
+const DEVICES: &str = "sys/bus/pci/devices";
 
 /// The folders of our drivers in debugfs, by the names of their modules.
 fn folders(root: &Root) -> Found<Vec<String>> {
@@ -27,13 +28,10 @@ pub(super) fn reports(root: &Root) -> Vec<(String, Found<String>)> {
     folders.into_iter().map(text).collect()
 }
 
-/// The unit's folder in debugfs, and the module that has it, where it is one of ours.
-fn of_ours(root: &Root, unit: &str) -> Option<(String, String)> {
-    let found = |module: String| {
-        let dir = format!("{DEBUG}/{module}/{unit}");
-        root.exists(&dir).then_some((module, dir))
-    };
-    folders(root).ok()?.into_iter().find_map(found)
+/// The module that has the unit's folder in debugfs, where it is one of ours.
+fn of_ours(root: &Root, unit: &str) -> Option<String> {
+    let has = |module: &String| root.exists(&format!("{DEBUG}/{module}/{unit}"));
+    folders(root).ok()?.into_iter().find(has)
 }
 
 /// Without debugfs: a unit `vtd0` is of `rust_vtd` if that is loaded.
@@ -46,11 +44,17 @@ fn module_by_name(root: &Root, unit: &str) -> Option<String> {
         .then_some(module)
 }
 
+/// The attributes of a unit of ours that are counters.
+const COUNTERS: [&str; 3] = ["invalidations", "timeouts", "faults"];
+
+/// The directory with the attributes of a unit of ours.
+fn attributes(unit: &str) -> String {
+    format!("sys/class/iommu/{unit}/rust_iommu")
+}
+
 /// Whether the counters of one of our units can be read.
 pub(super) fn counted(root: &Root, unit: &str) -> Found<()> {
-    folders(root)?;
-    let (_, folder) = of_ours(root, unit).ok_or(Absence::Missing)?;
-    root.text(&format!("{folder}/stats")).map(drop)
+    root.names(&attributes(unit)).map(drop)
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -68,13 +72,7 @@ fn read(root: &Root, name: &str) -> Unit {
         first_stage: false,
         devices,
     };
-    if let Some((module, folder)) = of_ours(root, name) {
-        // Not the capabilities: a module parameter can make tables narrower.
-        let stats = root.text(&format!("{folder}/stats")).unwrap_or_default();
-        let bits = counters::parse_unit(&stats).get("iova_bits").copied();
-        unit.bits = bits.and_then(|bits| u8::try_from(bits).ok());
-        (unit.driver, unit.ours) = (module, true);
-    } else if let Some(module) = module_by_name(root, name) {
+    if let Some(module) = of_ours(root, name).or_else(|| module_by_name(root, name)) {
         (unit.driver, unit.ours) = (module, true);
     } else if let Ok(capabilities) = root.text(&format!("{dir}/intel-iommu/cap")) {
         unit.driver = "intel-iommu".into();
@@ -103,13 +101,27 @@ pub(super) fn all(root: &Root) -> Vec<Unit> {
 pub fn counters(root: &Root) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for module in folders(root).unwrap_or_default() {
-        for unit in root.names(&format!("{DEBUG}/{module}")).unwrap_or_default() {
-            if let Ok(stats) = root.text(&format!("{DEBUG}/{module}/{unit}/stats")) {
-                snapshot.units.insert(unit, counters::parse_unit(&stats));
+        if let Ok(report) = root.text(&format!("{DEBUG}/{module}/groups")) {
+            for (address, window) in counters::parse_windows(&report) {
+                snapshot.devices.entry(address).or_default().window = Some(window);
             }
         }
-        if let Ok(report) = root.text(&format!("{DEBUG}/{module}/groups")) {
-            snapshot.devices.extend(counters::parse_windows(&report));
+    }
+    for unit in root.names("sys/class/iommu").unwrap_or_default() {
+        let value = |name: &str| {
+            let value = root.number(&format!("{}/{name}", attributes(&unit)))?;
+            Some((name.to_string(), value))
+        };
+        let values: Vec<(String, u64)> = COUNTERS.into_iter().filter_map(value).collect();
+        if !values.is_empty() {
+            snapshot.units.insert(unit, values.into_iter().collect());
+        }
+    }
+    for name in root.names(DEVICES).unwrap_or_default() {
+        let number = |file: &str| root.number(&format!("{DEVICES}/{name}/rust_iommu/{file}"));
+        if let (Ok(address), Some(mappings)) = (name.parse(), number("mappings")) {
+            let counts = snapshot.devices.entry(address).or_default();
+            counts.mapped = number("mapped_bytes").map(|bytes| Mapped { mappings, bytes });
         }
     }
     snapshot

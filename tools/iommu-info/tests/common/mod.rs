@@ -215,7 +215,7 @@ impl Tree {
         for module in ["rust_iommu", "rust_vtd"] {
             self.dir(&format!("sys/module/{module}"));
         }
-        self.stats(0, 0);
+        self.counters(0, 0);
         self.groups("");
         self.file("sys/kernel/irq/1/chip_name", "IO-APIC\n");
         self.file("dev/iommu", "");
@@ -231,13 +231,21 @@ impl Tree {
     }
 
     /// The counters of our unit.
-    pub fn stats(&self, invalidations: u64, faults: u64) {
+    pub fn counters(&self, invalidations: u64, faults: u64) {
+        let dir = "sys/class/iommu/vtd0/rust_iommu";
         self.file(
-            "sys/kernel/debug/rust_vtd/vtd0/stats",
-            format!(
-                "capabilities: 0x80d2008c222f0606\niova_bits: 48\ninvalidations: {invalidations}\nfaults: \
-                 {faults}\n"
-            ),
+            &format!("{dir}/invalidations"),
+            format!("{invalidations}\n"),
+        );
+        self.file(&format!("{dir}/faults"), format!("{faults}\n"));
+        self.dir("sys/kernel/debug/rust_vtd/vtd0");
+    }
+
+    /// What our driver says that a device can use.
+    pub fn aperture(&self, address: &str, first: u64, last: u64) {
+        self.file(
+            &format!("{}/rust_iommu/aperture", self.device(address)),
+            format!("{first:#018x} {last:#018x}\n"),
         );
     }
 

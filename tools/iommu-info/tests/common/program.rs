@@ -69,6 +69,9 @@ pub fn ours() -> Tree {
         "250\n",
     );
     tree.link("sys/class/iommu/vtd0/devices/0000:01:00.0", "/nowhere");
+    for device in [DISK, "00:01.0"] {
+        tree.aperture(device, 0, (1 << 48) - 1);
+    }
     tree
 }
 
