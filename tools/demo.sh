@@ -49,7 +49,7 @@ verify()
 # stat NAME: sum of a counter over all units.
 stat()
 {
-	cat /sys/kernel/debug/$DRIVER/*/stats | awk -v n="$1:" '$1 == n { s += $2 } END { print s + 0 }'
+	cat /sys/class/iommu/$UNIT_NAME*/rust_iommu/"$1" | awk '{ s += $1 } END { print s + 0 }'
 }
 
 step "loading rust_iommu and $DRIVER" load "$@"

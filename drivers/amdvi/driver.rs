@@ -289,11 +289,8 @@ impl TakeOver for AmdVi {
         )?;
         writeln!(f, "iova_bits: {}", unit.table_config().address_bits())?;
         writeln!(f, "domain_ids: {}", unit.tags())?;
-        writeln!(f, "invalidations: {}", queue.submitted())?;
         writeln!(f, "waits: {}", queue.waits())?;
-        writeln!(f, "timeouts: {}", queue.timeouts())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
-        writeln!(f, "faults: {}", unit.events().faults())?;
         writeln!(f, "fault_overflows: {}", unit.events().overflows())?;
         writeln!(f, "other_events: {}", unit.events().others())
     }

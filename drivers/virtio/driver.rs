@@ -282,12 +282,9 @@ impl TakeOver for Virtio {
         writeln!(f, "domain_ids: {}", unit.domains())?;
         writeln!(f, "attaches: {}", of(1))?;
         writeln!(f, "maps: {}", of(3))?;
-        writeln!(f, "invalidations: {}", of(4))?;
         writeln!(f, "probes: {}", of(5))?;
         writeln!(f, "waits: {}", counters.kicks)?;
-        writeln!(f, "timeouts: {}", counters.timeouts)?;
         writeln!(f, "refused: {}", counters.refused)?;
-        writeln!(f, "faults: {}", unit.faults().reported())?;
         writeln!(f, "malformed_reports: {}", unit.faults().malformed())
     }
 }

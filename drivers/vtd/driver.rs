@@ -257,11 +257,8 @@ impl TakeOver for Vtd {
         writeln!(f, "extended_capabilities: {:#x}", caps.ecap())?;
         writeln!(f, "iova_bits: {}", unit.table_config().address_bits)?;
         writeln!(f, "domain_ids: {}", unit.tags())?;
-        writeln!(f, "invalidations: {}", queue.submitted())?;
         writeln!(f, "waits: {}", queue.waits())?;
-        writeln!(f, "timeouts: {}", queue.timeouts())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
-        writeln!(f, "faults: {}", unit.faults().recorded())?;
         writeln!(f, "fault_overflows: {}", unit.faults().overflows())
     }
 }

@@ -48,7 +48,7 @@ fails_within()
 said_once()
 {
 	expect lines 1 "$(log_since_mark | grep -c "does not answer in time")" &&
-		expect timeouts "timeouts: 1" "$(grep timeouts $DRIVER_FILES/${UNIT_NAME}0/stats)"
+		expect timeouts 1 "$(cat /sys/class/iommu/${UNIT_NAME}0/rust_iommu/timeouts)"
 }
 
 # It has let DMA through before, and that takes requests.
