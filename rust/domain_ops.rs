@@ -50,6 +50,11 @@ pub(crate) const fn paging<D: Driver>(announce: bool) -> bindings::iommu_domain_
         },
         iotlb_sync: Some(iotlb_sync::<D>),
         iova_to_phys: Some(<D::Table as PageTable>::IOVA_TO_PHYS),
+        enforce_cache_coherency: if D::Table::FORCES_COHERENCY {
+            Some(enforce_cache_coherency)
+        } else {
+            None
+        },
         free: Some(free::<D>),
         ..pin_init::zeroed()
     }
@@ -200,6 +205,15 @@ fn flags(gfp: bindings::gfp_t) -> Flags {
         (true, false) => GFP_KERNEL,
         (false, _) => GFP_ATOMIC | __GFP_NOWARN,
     }
+}
+
+/// `iommu_domain_ops::enforce_cache_coherency`, for tables that do so from the start.
+///
+/// # Safety
+///
+/// None: nothing is looked at.
+unsafe extern "C" fn enforce_cache_coherency(_domain: *mut bindings::iommu_domain) -> bool {
+    true
 }
 
 /// `iommu_domain_ops::map_pages`.

@@ -60,8 +60,6 @@ pub struct Counters {
 pub enum Capability {
     /// `IOMMU_CACHE` mappings are coherent with the CPU's caches.
     CacheCoherency,
-    /// The driver forces coherency also for transactions that ask for none.
-    EnforceCacheCoherency,
     /// A domain can track which pages were written.
     DirtyTracking,
 }

@@ -27,6 +27,7 @@ use crate::{
         change,
         dma_ops, //
     },
+    pt::PageTable,
     raw,
     registry::{
         Registry,
@@ -391,7 +392,8 @@ unsafe extern "C" fn capable<D: Driver>(
 ) -> bool {
     let cap = match cap {
         bindings::iommu_cap_IOMMU_CAP_CACHE_COHERENCY => Capability::CacheCoherency,
-        bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => Capability::EnforceCacheCoherency,
+        // What the table does, its domains are asked for.
+        bindings::iommu_cap_IOMMU_CAP_ENFORCE_CACHE_COHERENCY => return D::Table::FORCES_COHERENCY,
         bindings::iommu_cap_IOMMU_CAP_DIRTY_TRACKING => Capability::DirtyTracking,
         // flush_iotlb_all() of every domain here waits for the hardware.
         bindings::iommu_cap_IOMMU_CAP_DEFERRED_FLUSH => return true,

@@ -77,6 +77,10 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     const IS_REMOTE: bool = false;
 
+    /// Whether all entries have the hardware snoop the CPU's caches, also for requests that ask it not to.
+    #[doc(hidden)]
+    const FORCES_COHERENCY: bool = false;
+
     /// The mappings, if units are told of them.
     #[doc(hidden)]
     fn remote(&self) -> Option<&Remote> {

@@ -86,6 +86,7 @@ impl PageTable for AmdV1 {
     type Vacant = crate::lazy::format::HostTable;
 
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_amdv1_iova_to_phys;
+    const FORCES_COHERENCY: bool = FEATURES & bit_u32(bindings::PT_FEAT_AMDV1_FORCE_COHERENCE) != 0;
 
     fn new(config: AmdV1Config, node: i32) -> impl PinInit<Self, Error> {
         let cfg = bindings::pt_iommu_amdv1_cfg {

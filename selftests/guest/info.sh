@@ -148,6 +148,16 @@ from_a_host_driver_to_vfio()
 		has "$e1 in group $(group_of "$e1"): assignable" iommu-info explain "$e1" && opens "$e1"
 }
 
+# Host tables of AMD-Vi have a bit for it, which is always set.
+coherency()
+{
+	case $VARIANT in
+	amd) wanted=enforced ;;
+	*) wanted="not enforced" ;;
+	esac
+	expect coherency "$wanted" "$(races memlock --coherency "$(group_of "$c0")" | head -n 1)"
+}
+
 window_is_what_vfio_allows()
 {
 	for device in "$c0" "$e1"; do
@@ -261,7 +271,7 @@ bad_input()
 }
 
 ktap_print_header
-ktap_set_plan 12
+ktap_set_plan 13
 ktap_test_result "load" load
 ktap_test_result "C11 list has every group and device" lists_what_is_there
 ktap_test_result "C11 what is missing is said" says_what_is_missing
@@ -269,6 +279,7 @@ ktap_test_result "C5 what merged a group is named" names_what_merged_a_group
 ktap_test_result "B23 a sibling is in the way, and the commands free the device" a_sibling_is_in_the_way
 ktap_test_result "B23 from a host driver to VFIO" from_a_host_driver_to_vfio
 ktap_test_result "C2 the window is what VFIO allows" window_is_what_vfio_allows
+ktap_test_result "VFIO is told whether DMA snoops the caches in any case" coherency
 ktap_test_result "B23 a sibling is refused, and the holder is named" holder_is_named
 ktap_test_result "C7 the limit is enough, and one page less is not" limit_is_enough_and_a_page_less_is_not
 ktap_test_result "C11 watch" watches

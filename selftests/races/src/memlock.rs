@@ -26,6 +26,9 @@ pub struct Options {
     /// Print the IOVAs that can be mapped
     #[arg(long)]
     ranges: bool,
+    /// Print whether the IOMMU has all DMA snoop the CPU's caches
+    #[arg(long)]
+    coherency: bool,
     /// Keep all open until the end of the input
     #[arg(long)]
     hold: bool,
@@ -73,6 +76,18 @@ pub fn run(o: &Options) -> Result<()> {
             let range = |(start, last): &(u64, u64)| format!("{start:#x}-{last:#x}");
             let ranges: Vec<String> = ranges.iter().map(range).collect();
             println!("{}", ranges.join(" "));
+        }
+    }
+    if o.coherency {
+        for (container, _) in &spaces {
+            println!(
+                "{}",
+                if container.is_coherent()? {
+                    "enforced"
+                } else {
+                    "not enforced"
+                }
+            );
         }
     }
     println!("mapped");

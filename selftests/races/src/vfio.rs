@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 // _IO(';', 100 + n)
+const CHECK_EXTENSION: u64 = 0x3b65;
 const SET_IOMMU: u64 = 0x3b66;
 const GROUP_SET_CONTAINER: u64 = 0x3b68;
 const GROUP_UNSET_CONTAINER: u64 = 0x3b69;
@@ -20,6 +21,7 @@ const IOMMU_MAP_DMA: u64 = 0x3b71;
 const IOMMU_UNMAP_DMA: u64 = 0x3b72;
 
 const TYPE1V2: usize = 3;
+const DMA_CC_IOMMU: usize = 4;
 const READ_WRITE: u32 = 3;
 
 #[repr(C)]
@@ -114,6 +116,12 @@ impl Container {
         info.0[0] = size_of::<Info>() as u32;
         raw::ioctl_struct(&self.0, IOMMU_GET_INFO, &mut info).context("VFIO_IOMMU_GET_INFO")?;
         info.ranges().context("VFIO_IOMMU_GET_INFO has no ranges")
+    }
+
+    /// Whether the IOMMU has all DMA snoop the CPU's caches.
+    pub fn is_coherent(&self) -> Result<bool> {
+        let answer = raw::ioctl_number(&self.0, CHECK_EXTENSION, DMA_CC_IOMMU);
+        Ok(answer.context("VFIO_CHECK_EXTENSION")? != 0)
     }
 
     pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
