@@ -4,6 +4,7 @@
 # Row C7: the limits that iommu-info computes for iommufd are enough, and a page less is not.
 #
 # variant ours: --policy strict --nvme 2
+# variant amd: --iommu amd --policy strict --nvme 2
 # variant virtio: --iommu virtio --policy strict --nvme 2
 # The distribution's kernel is built without iommufd.
 # kernels: debug
