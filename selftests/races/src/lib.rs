@@ -8,6 +8,7 @@ pub mod cells;
 pub mod fail_nth;
 pub mod file;
 pub mod group;
+pub mod huge;
 pub mod inject;
 pub mod ioas;
 pub mod iommufd;

@@ -7,8 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, fail_nth, inject, ioas, iommufd, latency, load, memlock, oracle, owned, schedule,
-    storm, sysfs, table, testdev, unplug, vmstat, walk,
+    age, attach, fail_nth, huge, inject, ioas, iommufd, latency, load, memlock, oracle, owned,
+    schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -54,6 +54,8 @@ enum Command {
     FailNth(fail_nth::Options),
     /// Map memory for groups with VFIO, as a VMM does
     Memlock(memlock::Options),
+    /// Map huge pages with VFIO, and print how many pages the IOMMU's tables grew by
+    Huge(huge::Options),
     /// Map memory for devices with iommufd
     IoasLock(ioas::Options),
     /// For how long a device reaches what was unmapped
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::BindLatency(o) => latency::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Memlock(o) => memlock::run(&o),
+        Command::Huge(o) => huge::run(&o),
         Command::IoasLock(o) => ioas::run(&o),
         Command::Age(o) => age::run(&o),
         Command::Oracle(o) => oracle::run(&o),

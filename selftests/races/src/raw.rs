@@ -92,6 +92,14 @@ impl Map {
         Map::new(length, flags, -1, 0)
     }
 
+    /// Zeroed huge pages, of those that are reserved; `page` is the size of one.
+    pub fn huge_pages(page: u64, length: usize) -> Result<Map> {
+        let size = page.trailing_zeros() as i32;
+        let kind = libc::MAP_HUGETLB | (size << libc::MAP_HUGE_SHIFT);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        Map::new(length, flags | kind, -1, 0)
+    }
+
     /// A part of a file, such as a device's registers.
     pub fn file(file: &File, offset: u64, length: usize) -> Result<Map> {
         Map::new(length, libc::MAP_SHARED, file.as_raw_fd(), offset)

@@ -61,13 +61,20 @@ impl Snapshot {
     }
 }
 
-fn counters() -> Result<Counters> {
+const TABLE_PAGES: &str = "nr_iommu_pages";
+
+/// Pages that all IOMMUs' tables have.
+pub fn table_pages() -> Result<u64> {
     // Folds in what the CPUs have counted for themselves. Absent without CONFIG_SMP.
     let _ = file::write(Path::new("/proc/sys/vm/stat_refresh"), "1");
     let vmstat = file::read(Path::new("/proc/vmstat"))?;
-    let name = "nr_iommu_pages";
-    let pages = value(&vmstat, name).with_context(|| format!("/proc/vmstat has no {name}"))?;
-    let mut counters = vec![(name.to_string(), pages.to_string())];
+    let pages = value(&vmstat, TABLE_PAGES);
+    let pages = pages.with_context(|| format!("/proc/vmstat has no {TABLE_PAGES}"))?;
+    Ok(pages.parse()?)
+}
+
+fn counters() -> Result<Counters> {
+    let mut counters = vec![(TABLE_PAGES.to_string(), table_pages()?.to_string())];
     for module in ["rust_iommu"].iter().chain(DRIVERS) {
         let refs = file::read(&Path::new("/sys/module").join(module).join("refcnt"));
         let refs = refs.unwrap_or_else(|_| "absent".into());

@@ -306,6 +306,14 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
         let path = program.to_str().context("file name is not UTF-8")?;
         libraries.extend(shared_libraries(path)?);
     }
+    if o.kselftest {
+        let dir = kernel::selftests()?;
+        archive.host_tree("kselftest", &dir)?;
+        for program in fs::read_dir(&dir)? {
+            let path = program?.path();
+            libraries.extend(shared_libraries(&path.display().to_string())?);
+        }
+    }
     for library in &libraries {
         archive.host_file(library, Path::new(library))?;
     }

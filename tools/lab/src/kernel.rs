@@ -26,6 +26,24 @@ pub fn guest_program(name: &str) -> Result<PathBuf> {
         .context("CARGO_TARGET_DIR is not set: run this through tools/vm")
 }
 
+/// Runs a program of tools/ that makes something in the cache and prints where.
+fn made_by(program: &str, args: &[&str]) -> Result<PathBuf> {
+    let out = Command::new(tree().join("tools").join(program))
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run tools/{program}"))?;
+    if !out.status.success() {
+        bail!("tools/{program} {} failed", args.join(" "));
+    }
+    Ok(PathBuf::from(String::from_utf8(out.stdout)?.trim()))
+}
+
+/// The folder with the kernel's own selftests of VFIO.
+pub fn selftests() -> Result<PathBuf> {
+    made_by("kselftest", &[])
+}
+
 /// A kernel prepared by `tools/kernel`.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -42,15 +60,7 @@ impl Kernel {
         let dir = if name.contains('/') {
             PathBuf::from(name)
         } else {
-            let out = Command::new(tree().join("tools/kernel"))
-                .arg(name)
-                .stderr(Stdio::inherit())
-                .output()
-                .context("cannot run tools/kernel")?;
-            if !out.status.success() {
-                bail!("there is no kernel '{name}'");
-            }
-            PathBuf::from(String::from_utf8(out.stdout)?.trim())
+            made_by("kernel", &[name]).with_context(|| format!("there is no kernel '{name}'"))?
         };
         let release = std::fs::read_to_string(dir.join("release"))
             .with_context(|| format!("{} is not a prepared kernel", dir.display()))?

@@ -203,6 +203,10 @@ pub struct Options {
     #[arg(long, value_name = "SRC[:DST]", help_heading = "Guest")]
     pub copy: Vec<String>,
 
+    /// The kernel's own VFIO selftests (tools/kselftest), in /kselftest
+    #[arg(long, help_heading = "Guest")]
+    pub kselftest: bool,
+
     /// Print only what the script prints; the kernel's log is still judged and kept
     #[arg(long, help_heading = "Guest")]
     pub quiet: bool,
