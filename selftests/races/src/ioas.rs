@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Row C7: how much iommufd (include/uapi/linux/iommufd.h) lets a process lock, for several devices.
+//! Address spaces of iommufd (include/uapi/linux/iommufd.h). Row C7: how much a process may lock in them, for
+//! several devices.
 
 use crate::file::{self, open_device};
 use crate::iommufd;
@@ -10,12 +11,14 @@ use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::Read;
 
-const IOVA: u64 = 0x10_0000;
+/// Where [`map`] maps.
+pub(crate) const IOVA: u64 = 0x10_0000;
 const ENOMEM: i32 = 12;
 
 // _IO(';', n)
 const IOAS_COPY: u64 = 0x3b83;
 const IOAS_MAP: u64 = 0x3b85;
+const IOAS_UNMAP: u64 = 0x3b86;
 const DEVICE_ATTACH: u64 = 0x3b77;
 /// The IOVA is the caller's; readable and writable.
 const FLAGS: u32 = 1 | 2 | 4;
@@ -53,6 +56,15 @@ struct IoasCopy {
     src_iova: u64,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct IoasUnmap {
+    size: u32,
+    ioas_id: u32,
+    iova: u64,
+    length: u64,
+}
+
 /// Which address spaces there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Layout {
@@ -83,23 +95,30 @@ pub struct Options {
     devices: Vec<String>,
 }
 
+/// Puts an open device into an address space.
+pub(crate) fn attach(vfio: &File, ioas: u32) -> Result<()> {
+    let mut attach = Attach {
+        argsz: size_of::<Attach>() as u32,
+        pt_id: ioas,
+        ..Attach::default()
+    };
+    raw::ioctl_struct(vfio, DEVICE_ATTACH, &mut attach).context("DEVICE_ATTACH_IOMMUFD_PT")?;
+    Ok(())
+}
+
 /// A device in an address space, which is a new one unless `ioas` says which. The file keeps it.
-fn attach(iommufd: &File, address: &str, ioas: Option<u32>) -> Result<(File, u32)> {
+fn open(iommufd: &File, address: &str, ioas: Option<u32>) -> Result<(File, u32)> {
     let (vfio, _) = iommufd::bind(iommufd, &Device::new(address))?;
-    let pt_id = match ioas {
+    let ioas = match ioas {
         Some(ioas) => ioas,
         None => iommufd::new_ioas(iommufd)?,
     };
-    let mut attach = Attach {
-        argsz: size_of::<Attach>() as u32,
-        pt_id,
-        ..Attach::default()
-    };
-    raw::ioctl_struct(&vfio, DEVICE_ATTACH, &mut attach).context("DEVICE_ATTACH_IOMMUFD_PT")?;
-    Ok((vfio, pt_id))
+    attach(&vfio, ioas)?;
+    Ok((vfio, ioas))
 }
 
-fn map(iommufd: &File, ioas: u32, memory: &Map, length: u64) -> Result<()> {
+/// Lets the devices of an address space read and write `length` bytes of `memory` at [`IOVA`].
+pub(crate) fn map(iommufd: &File, ioas: u32, memory: &Map, length: u64) -> Result<()> {
     let mut map = IoasMap {
         size: size_of::<IoasMap>() as u32,
         flags: FLAGS,
@@ -110,6 +129,18 @@ fn map(iommufd: &File, ioas: u32, memory: &Map, length: u64) -> Result<()> {
         ..IoasMap::default()
     };
     raw::ioctl_struct(iommufd, IOAS_MAP, &mut map).context("IOMMU_IOAS_MAP")?;
+    Ok(())
+}
+
+/// Ends what [`map`] began.
+pub(crate) fn unmap(iommufd: &File, ioas: u32, length: u64) -> Result<()> {
+    let mut unmap = IoasUnmap {
+        size: size_of::<IoasUnmap>() as u32,
+        ioas_id: ioas,
+        iova: IOVA,
+        length,
+    };
+    raw::ioctl_struct(iommufd, IOAS_UNMAP, &mut unmap).context("IOMMU_IOAS_UNMAP")?;
     Ok(())
 }
 
@@ -150,7 +181,7 @@ pub fn run(o: &Options) -> Result<()> {
     for address in &o.devices {
         let shared = spaces.first().copied();
         let ioas = shared.filter(|_| o.layout == Layout::Shared);
-        let (vfio, ioas) = attach(&iommufd, address, ioas)?;
+        let (vfio, ioas) = open(&iommufd, address, ioas)?;
         files.push(vfio);
         spaces.push(ioas);
     }

@@ -76,17 +76,23 @@ pub(crate) fn new_ioas(iommufd: &File) -> Result<u32> {
     Ok(ioas.out_ioas_id)
 }
 
-/// Makes a domain for the device in `iommufd`. The device is closed again, the domain stays.
-fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
-    let (_vfio, dev_id) = bind(iommufd, device)?;
+/// Makes a domain for a device of `iommufd`, with a new address space.
+pub(crate) fn new_domain(iommufd: &File, dev_id: u32, flags: u32) -> Result<()> {
     let mut hwpt = HwptAlloc {
         size: size_of::<HwptAlloc>() as u32,
+        flags,
         dev_id,
         pt_id: new_ioas(iommufd)?,
         ..HwptAlloc::default()
     };
     raw::ioctl_struct(iommufd, HWPT_ALLOC, &mut hwpt).context("IOMMU_HWPT_ALLOC")?;
     Ok(())
+}
+
+/// Makes a domain for the device in `iommufd`. The device is closed again, the domain stays.
+fn make_domain(iommufd: &File, device: &Device) -> Result<()> {
+    let (_vfio, dev_id) = bind(iommufd, device)?;
+    new_domain(iommufd, dev_id, 0)
 }
 
 pub fn run(o: &Options) -> Result<()> {

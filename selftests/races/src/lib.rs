@@ -12,6 +12,7 @@ pub mod huge;
 pub mod inject;
 pub mod ioas;
 pub mod iommufd;
+pub mod iommufd_group;
 pub mod latency;
 pub mod load;
 pub mod memlock;

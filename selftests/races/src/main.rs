@@ -7,8 +7,8 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, fail_nth, huge, inject, ioas, iommufd, latency, load, memlock, oracle, owned,
-    schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
+    age, attach, fail_nth, huge, inject, ioas, iommufd, iommufd_group, latency, load, memlock,
+    oracle, owned, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -48,6 +48,8 @@ enum Command {
     Load(load::Options),
     /// Keep a domain of iommufd that no device is on, until the end of the input
     HoldDomain(iommufd::Options),
+    /// Two devices of one group with iommufd
+    IommufdGroup(iommufd_group::Options),
     /// How long a driver takes to bind and to unbind
     BindLatency(latency::Options),
     /// One operation with each of its allocations failing in turn
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Command::Owned(o) => owned::run(&o),
         Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),
+        Command::IommufdGroup(o) => iommufd_group::run(&o),
         Command::BindLatency(o) => latency::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Memlock(o) => memlock::run(&o),

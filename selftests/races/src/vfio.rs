@@ -168,6 +168,15 @@ impl Group {
 pub struct Device(File);
 
 impl Device {
+    /// One that was opened by its own file in /dev/vfio/devices.
+    pub(crate) fn from_file(file: File) -> Device {
+        Device(file)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
     /// Maps the first `length` bytes of its first memory region.
     pub fn registers(&self, length: usize) -> Result<Map> {
         let mut info = RegionInfo {
