@@ -24,6 +24,7 @@ const PROGRAMS: &[&str] = &["/usr/bin/fio", "/usr/bin/lspci", "/usr/sbin/mkfs.ex
 const OWN_PROGRAMS: &[&str] = &["races", "iommu-info"];
 const BUSYBOX: &str = "/usr/bin/busybox";
 const INIT: &str = include_str!("../guest/init");
+const MAIN: &str = include_str!("../guest/main");
 
 /// A cpio archive in the making.
 struct Archive<'a> {
@@ -266,38 +267,8 @@ fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// The files of this run.
-fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> {
-    let mut archive = Archive::new(out);
-    let tree = kernel::tree();
-    let mut env = String::new();
-    for pair in &o.env {
-        match pair.split_once('=') {
-            Some((name, value)) => env += &format!("export {name}={}\n", quote(value)),
-            None => bail!("--env wants NAME=VALUE, not '{pair}'"),
-        }
-    }
-    if o.in_tree && o.iommu == Iommu::Virtio {
-        // It is a module, so that the kernel's parameters do not decide on it.
-        env += "modprobe virtio_iommu\n";
-    }
-    archive.file("vm/env", 0o644, env.as_bytes())?;
-    match &o.script {
-        None => archive.file("vm/shell", 0o644, b"")?,
-        Some(script) => {
-            let args: Vec<String> = o.args.iter().map(|a| quote(a)).collect();
-            let run = format!("exec sh /vm/script {}\n", args.join(" "));
-            archive.file("vm/run", 0o755, run.as_bytes())?;
-            archive.host_file("vm/script", script)?;
-        }
-    }
-    let lib = tree.join("selftests/lib.sh");
-    if lib.exists() {
-        archive.host_file("selftests/lib.sh", &lib)?;
-    }
-    let ktap = "tools/testing/selftests/kselftest/ktap_helpers.sh";
-    archive.host_file("selftests/ktap_helpers.sh", &kernel.source().join(ktap))?;
-
+/// Programs of this tree.
+fn own_programs(archive: &mut Archive, o: &Options) -> Result<()> {
     // Not with the other programs: a cached archive for each of its versions would pile up.
     let mut libraries = BTreeSet::new();
     for name in OWN_PROGRAMS {
@@ -317,7 +288,11 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
     for library in &libraries {
         archive.host_file(library, Path::new(library))?;
     }
+    Ok(())
+}
 
+/// The modules that are tested.
+fn own_modules(archive: &mut Archive, o: &Options, kernel: &Kernel) -> Result<()> {
     let modules = match &o.modules {
         Some(dir) if !dir.is_dir() => bail!("{} is not a directory", dir.display()),
         Some(dir) => dir.clone(),
@@ -334,6 +309,47 @@ fn run_archive(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> 
                 archive.host_file(&format!("modules/{name}"), item.path())?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Writes the files of this run to `out`.
+pub fn write_files(out: &mut dyn Write, o: &Options, kernel: &Kernel) -> Result<()> {
+    let mut archive = Archive::new(out);
+    let tree = kernel::tree();
+    let mut env = String::new();
+    for pair in &o.env {
+        match pair.split_once('=') {
+            Some((name, value)) => env += &format!("export {name}={}\n", quote(value)),
+            None => bail!("--env wants NAME=VALUE, not '{pair}'"),
+        }
+    }
+    if o.in_tree && o.iommu == Iommu::Virtio {
+        // It is a module, so that the kernel's parameters do not decide on it.
+        env += "modprobe virtio_iommu\n";
+    }
+    archive.file("vm/env", 0o644, env.as_bytes())?;
+    archive.file("vm/main", 0o644, MAIN.as_bytes())?;
+    match &o.script {
+        None => archive.file("vm/shell", 0o644, b"")?,
+        Some(script) => {
+            let args: Vec<String> = o.args.iter().map(|a| quote(a)).collect();
+            let run = format!("exec sh /vm/script {}\n", args.join(" "));
+            archive.file("vm/run", 0o755, run.as_bytes())?;
+            archive.host_file("vm/script", script)?;
+        }
+    }
+    let lib = tree.join("selftests/lib.sh");
+    if lib.exists() {
+        archive.host_file("selftests/lib.sh", &lib)?;
+    }
+    let ktap = "tools/testing/selftests/kselftest/ktap_helpers.sh";
+    archive.host_file("selftests/ktap_helpers.sh", &kernel.source().join(ktap))?;
+
+    // A Debian system has the programs and modules that its packages give it.
+    if o.system.is_none() {
+        own_programs(&mut archive, o)?;
+        own_modules(&mut archive, o, kernel)?;
     }
     for copy in &o.copy {
         let (from, to) = match copy.split_once(':') {
@@ -358,7 +374,7 @@ pub fn write(out: &mut fs::File, o: &Options, kernel: &Kernel) -> Result<()> {
         out.write_all(&[0; 4][..(length.wrapping_neg() % 4) as usize])?;
     }
     let mut last = std::io::BufWriter::new(out);
-    run_archive(&mut last, o, kernel)?;
+    write_files(&mut last, o, kernel)?;
     last.flush()?;
     Ok(())
 }

@@ -12,7 +12,25 @@ pub const FD_CONTROL: i32 = 4;
 pub const FD_QMP: i32 = 5;
 pub const FD_INITRD: i32 = 6;
 pub const FD_TRACE: i32 = 7;
+pub const FD_FILES: i32 = 8;
 pub const FD_DISK0: i32 = 10;
+
+/// Under this name a Debian system finds the files of this run.
+const FILES: &str = "opt/rust-iommu/files";
+
+/// The name of its file system: that of its disk depends on which one has a driver first.
+const LABEL: &str = "rust-iommu";
+
+/// Has a Debian system run the script once it is up, without any change to its disk. bash, as dash's
+/// read knows no time limit.
+fn system_params() -> String {
+    let files = format!("/sys/firmware/qemu_fw_cfg/by_name/{FILES}/raw");
+    let run = format!("modprobe qemu_fw_cfg && cd / && cpio -idu <{files} && . /vm/main");
+    format!(
+        "root=LABEL={LABEL} rw systemd.run_success_action=none systemd.run_failure_action=none \
+         systemd.run=\"/bin/bash -c '{run}'\""
+    )
+}
 
 fn iommu_device(o: &Options) -> Result<Option<String>> {
     let base = match o.iommu {
@@ -84,7 +102,11 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
     arg("-cpu", "max".into());
     arg("-smp", o.cpus.to_string());
     arg("-m", format!("{}M", o.mem));
-    arg("-kernel", kernel.image().display().to_string());
+    let image = match &o.system {
+        Some(system) => system.join("vmlinuz"),
+        None => kernel.image(),
+    };
+    arg("-kernel", image.display().to_string());
     arg("-initrd", format!("/dev/fd/{FD_INITRD}"));
     let params = format!("{} {}", kernel_params(o), kernel.boot_args());
     arg("-append", params.trim_end().into());
@@ -99,13 +121,20 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
         arg("-device", device);
     }
     for n in 0..o.disk_count() {
+        // What is written to the system's disk is lost with QEMU.
+        let file = match &o.system {
+            Some(system) if n == 0 => {
+                format!("{}/../disk.img,snapshot=on", system.display())
+            }
+            _ => format!("/dev/fd/{}", FD_DISK0 + n as i32),
+        };
         arg(
             "-drive",
-            format!(
-                "if=none,id=disk{n},file=/dev/fd/{},format=raw,cache=unsafe,aio=threads",
-                FD_DISK0 + n as i32
-            ),
+            format!("if=none,id=disk{n},file={file},format=raw,cache=unsafe,aio=threads"),
         );
+    }
+    if o.system.is_some() {
+        arg("-fw_cfg", format!("name={FILES},file=/dev/fd/{FD_FILES}"));
     }
     for n in 0..o.nvme {
         let slot = 100 + n;
@@ -163,6 +192,8 @@ pub fn kernel_params(o: &Options) -> String {
         Some(Policy::Lazy) => params.push("iommu.strict=0"),
         Some(Policy::Identity) => params.push("iommu.passthrough=1"),
     }
+    let system = o.system.as_ref().map(|_| system_params());
+    params.extend(system.as_deref());
     params.extend(o.append.iter().map(String::as_str));
     params.join(" ")
 }
@@ -238,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn a_system_has_its_disk_first() {
+        let args = args(&["--system", "s/new", "--nvme", "2"]);
+        let has = |part: &str| args.iter().filter(|a| a.contains(part)).count();
+        assert_eq!(has("s/new/vmlinuz"), 1);
+        assert_eq!(has("id=disk0,file=s/new/../disk.img,snapshot=on,"), 1);
+        assert_eq!(has("id=disk1,file=/dev/fd/"), 1);
+        // systemd runs what QEMU has the files for.
+        assert_eq!(
+            (
+                has("name=opt/rust-iommu/files"),
+                has(&format!("by_name/{FILES}/raw"))
+            ),
+            (1, 1)
+        );
+    }
+
+    #[test]
     fn bad_iommu_options_are_refused() {
         for words in [
             &["--iommu-opt", "aw-bits"][..],
@@ -261,5 +309,6 @@ mod tests {
         assert!(!has(&["--iommu", "none"], "intel_iommu=off"));
         assert!(has(&["--policy", "lazy"], "iommu.strict=0"));
         assert!(has(&["--append", "a=1 b"], "b"));
+        assert!(has(&["--system", "s"], "root=LABEL=") && !has(&[], "rw"));
     }
 }

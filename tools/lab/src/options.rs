@@ -84,6 +84,12 @@ pub struct Options {
     #[arg(long, default_value = "stock", help_heading = "Machine")]
     pub kernel: String,
 
+    /// Boot a Debian system with what it would itself boot with: a kernel's folder of tools/system.
+    /// Its disk is the first NVMe disk, and --kernel only says where helpers of scripts come from
+    #[arg(long, value_name = "DIR", help_heading = "Machine")]
+    #[arg(conflicts_with_all = ["shell", "modules", "inject", "load"])]
+    pub system: Option<PathBuf>,
+
     /// Further kernel parameters
     #[arg(long, value_name = "PARAMS", help_heading = "Machine")]
     #[arg(allow_hyphen_values = true)]

@@ -4,7 +4,9 @@
 
 use crate::control::{self, Event, Host};
 use crate::kernel::Kernel;
-use crate::machine::{self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_INITRD, FD_QMP, FD_TRACE};
+use crate::machine::{
+    self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_FILES, FD_INITRD, FD_QMP, FD_TRACE,
+};
 use crate::options::Options;
 use crate::splat::{Report, Scanner};
 use crate::trace::Trace;
@@ -103,8 +105,20 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu,
     let (monitor, theirs) = UnixStream::pair()?;
     inherit(theirs.into(), FD_QMP);
 
-    let mut initrd = memory_file("initrd")?;
-    initramfs::write(&mut initrd, o, kernel)?;
+    let initrd = match &o.system {
+        None => {
+            let mut initrd = memory_file("initrd")?;
+            initramfs::write(&mut initrd, o, kernel)?;
+            initrd
+        }
+        Some(system) => {
+            let mut files = memory_file("files")?;
+            initramfs::write_files(&mut files, o, kernel)?;
+            inherit(files.into(), FD_FILES);
+            let initrd = system.join("initrd");
+            File::open(&initrd).with_context(|| format!("cannot read {}", initrd.display()))?
+        }
+    };
     inherit(initrd.into(), FD_INITRD);
     for n in 0..o.disk_count() {
         let disk = memory_file("disk")?;
