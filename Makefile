@@ -10,7 +10,7 @@ IOMMU   ?= intel
 VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules iommu-info run shell check clippy fmt clean help
+.PHONY: modules iommu-info dkms run shell check clippy fmt clean help
 
 modules:
 ifdef KDIR
@@ -24,6 +24,9 @@ iommu-info:
 		--target x86_64-unknown-linux-gnu --target-dir build/cargo \
 		--manifest-path tools/iommu-info/Cargo.toml
 	@install -D -m 755 build/cargo/x86_64-unknown-linux-gnu/release/iommu-info build/iommu-info
+
+dkms:
+	@tools/package
 
 run: modules
 	@$(VM) --quiet --timeout 240 --script tools/demo.sh
@@ -51,6 +54,7 @@ help:
 	@echo 'make               build the modules for the distribution kernel, into build/stock'
 	@echo 'make KDIR=DIR      build the modules for a prepared kernel tree, into build/kdir'
 	@echo 'make iommu-info    build the program that explains IOMMU groups, into build/'
+	@echo 'make dkms          a Debian package with the source of the modules for DKMS, into build/package'
 	@echo 'make run           boot a guest, load the driver, run fio on NVMe behind it'
 	@echo 'make shell         the same guest with a shell on its console'
 	@echo 'make check         all tests, on the stock and on the debug kernel'
