@@ -10,7 +10,7 @@ IOMMU   ?= intel
 VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules iommu-info dkms run shell check clippy fmt clean help
+.PHONY: modules iommu-info dkms run shell check check-package clippy fmt clean help
 
 modules:
 ifdef KDIR
@@ -41,6 +41,10 @@ check:
 	@$(TOOLBOX) tools/build debug INJECT=1
 	@tools/check $(if $(LONG),--long) $(TEST)
 
+check-package:
+	@deb=$$(tools/package) && tools/system "$$deb" >/dev/null
+	@tools/check --package $(TEST)
+
 clippy:
 	@$(TOOLBOX) tools/lint clippy
 
@@ -60,6 +64,7 @@ help:
 	@echo 'make check         all tests, on the stock and on the debug kernel'
 	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
 	@echo 'make check LONG=1     also the variants that take many minutes'
+	@echo 'make check-package    that the Debian package installs, survives kernel updates, boots'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'
 	@echo 'make clean         remove build/'

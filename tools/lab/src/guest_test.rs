@@ -30,6 +30,9 @@ pub const FOLDERS: &[&str] = &[
     "selftests/ownership",
 ];
 
+/// The same for tests of the Debian package.
+pub const PACKAGE: &[&str] = &["selftests/package"];
+
 /// One run of one script: a machine and a kernel.
 #[derive(Clone, Debug)]
 pub struct GuestRun {

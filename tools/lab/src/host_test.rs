@@ -75,6 +75,13 @@ pub const TESTS: &[HostTest] = &[
     },
 ];
 
+/// Those of the Debian package: what selftests/package/install found.
+pub const PACKAGE: &[HostTest] = &[HostTest {
+    name: "package-install",
+    command: "cat build/system/results && tail -n 1 build/system/results | grep -q '^1\\.\\.' &&
+              ! grep -q '^not ok' build/system/results",
+}];
+
 impl HostTest {
     /// Whether it passed; its output is kept in `logs` and returned on failure.
     pub fn run(&self, logs: &Path) -> Result<(bool, Vec<String>)> {

@@ -37,6 +37,10 @@ struct Options {
     #[arg(long)]
     long: bool,
 
+    /// The tests of the Debian package instead, on the system that tools/system has made
+    #[arg(long)]
+    package: bool,
+
     /// Where the logs go [default: results/ in the cache]
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
@@ -135,8 +139,12 @@ impl Tally {
 }
 
 fn jobs(o: &Options) -> Result<Vec<Job>> {
-    let host = host_test::TESTS.iter().map(Job::Host);
-    let folders = guest_test::FOLDERS.iter().map(|f| kernel::tree().join(f));
+    let (host, folders) = match o.package {
+        true => (host_test::PACKAGE, guest_test::PACKAGE),
+        false => (host_test::TESTS, guest_test::FOLDERS),
+    };
+    let host = host.iter().map(Job::Host);
+    let folders = folders.iter().map(|f| kernel::tree().join(f));
     let folders: Vec<PathBuf> = folders.filter(|f| f.is_dir()).collect();
     let guest = guest_test::find(&folders, &o.kernels, o.long)?
         .into_iter()
@@ -147,7 +155,9 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
             .iter()
             .any(|j| selected(&j.name(), std::slice::from_ref(wanted)))
         {
-            bail!("there is no test '{wanted}' (--list prints all, --long has more)");
+            bail!(
+                "there is no test '{wanted}' (--list prints all, --long and --package have more)"
+            );
         }
     }
     let chosen = all.into_iter().filter(|j| selected(&j.name(), &o.tests));
