@@ -15,8 +15,10 @@
 //!   trace count NAME [ARGUMENT]
 //!                        how many of each there were since then, or of each and each
 //!                        value after that word
+//!   next                 wait for an order of who started the guest (lead.rs); the order
 //!   insns on|off         write each instruction that is executed to a file (--insns)
 
+use crate::lead::Led;
 use crate::trace::Trace;
 use qapi::qmp;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -72,6 +74,9 @@ pub fn serve(port: UnixStream, mut host: Host, events: Sender<Event>) {
     each_line(port, |line| {
         let (output, request) = split_request(line);
         if let Some(text) = output {
+            if let Some(led) = &host.led {
+                led.line(&text);
+            }
             if events.send(Event::Script(text)).is_err() {
                 return false;
             }
@@ -129,6 +134,7 @@ pub struct Host {
     deleted: Vec<String>,
     trace: Option<Trace>,
     insns: Option<PathBuf>,
+    led: Option<Led>,
 }
 
 impl Host {
@@ -139,7 +145,13 @@ impl Host {
             deleted: Vec::new(),
             trace,
             insns,
+            led: None,
         }
+    }
+
+    /// With somebody who answers `next`.
+    pub fn led(self, led: Option<Led>) -> Host {
+        Host { led, ..self }
     }
 
     fn monitor(&mut self) -> Result<&mut Monitor, String> {
@@ -172,6 +184,10 @@ impl Host {
             ["trace", "since", name] => return self.trace()?.since(name),
             ["trace", "count", name] => return self.trace()?.count(name, None),
             ["trace", "count", name, word] => return self.trace()?.count(name, Some(word)),
+            ["next"] => {
+                let led = self.led.as_ref().ok_or("nobody gives orders")?;
+                return led.next();
+            }
             ["insns", "on"] => {
                 let file = self.insns.as_ref().ok_or("vm runs without --insns")?;
                 let file = format!("logfile {}", file.display());
@@ -282,6 +298,7 @@ mod tests {
         assert_eq!(ask("\x02@vm trace count m\n"), "event 1, ok");
         assert_eq!(ask("\x02@vm trace count m domain\n"), "ok");
         assert_eq!(ask("\x02@vm insns on\n"), "error vm runs without --insns");
+        assert_eq!(ask("\x02@vm next\n"), "error nobody gives orders");
         guest.shutdown(std::net::Shutdown::Both).unwrap();
         server.join().unwrap();
         let all: Vec<Event> = events.iter().collect();
@@ -294,5 +311,32 @@ mod tests {
             ]
         );
         assert_eq!(all[4], Event::Exit(7));
+    }
+
+    #[test]
+    fn a_led_script_is_told_what_is_next() {
+        let (ours, guest) = UnixStream::pair().unwrap();
+        let (monitor, _qemu) = UnixStream::pair().unwrap();
+        let (send, _events) = std::sync::mpsc::channel();
+        let (led, leader) = crate::lead::pair();
+        let host = Host::new(monitor, None, None).led(Some(led));
+        let server = std::thread::spawn(move || serve(ours, host, send));
+        let script = std::thread::spawn(move || {
+            let mut writer = guest.try_clone().unwrap();
+            let mut answers = BufReader::new(guest).lines();
+            writer.write_all(b"ready\n\x02@vm next\n").unwrap();
+            let order = answers.next().unwrap().unwrap();
+            assert_eq!(answers.next().unwrap().unwrap(), "ok");
+            writer
+                .write_all(format!("did {order}\n").as_bytes())
+                .unwrap();
+        });
+        let limit = Duration::from_secs(10);
+        assert_eq!(leader.wait(limit).unwrap(), ["ready"]);
+        // The script ends without asking again.
+        let lost = leader.order("this", limit).unwrap_err();
+        assert_eq!(lost, crate::lead::Lost::Ended(vec!["did | this".into()]));
+        script.join().unwrap();
+        server.join().unwrap();
     }
 }

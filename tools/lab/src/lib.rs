@@ -9,6 +9,7 @@ pub mod host_test;
 pub mod initramfs;
 pub mod kernel;
 pub mod ktap;
+pub mod lead;
 pub mod machine;
 pub mod modules;
 pub mod options;

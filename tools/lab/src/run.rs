@@ -4,6 +4,7 @@
 
 use crate::control::{self, Event, Host};
 use crate::kernel::Kernel;
+use crate::lead::Led;
 use crate::machine::{
     self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_FILES, FD_INITRD, FD_QMP, FD_TRACE,
 };
@@ -267,6 +268,11 @@ fn watch(
 
 /// Runs a guest to its end. `silent` keeps its output and QEMU's off the terminal.
 pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
+    run_led(o, silent, None)
+}
+
+/// The same, with somebody who tells the script what to do next.
+pub fn run_led(o: &Options, silent: bool, led: Option<Led>) -> Result<Outcome> {
     let kernel = Kernel::find(&o.kernel)?;
     let kvm = accel::use_kvm(o)?;
     let log = match &o.log {
@@ -295,7 +301,7 @@ pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
         std::thread::spawn(move || control::read_console(console, send));
     }
     let insns = o.insns.as_ref().map(std::path::absolute).transpose()?;
-    let host = Host::new(connections.monitor, connections.trace, insns);
+    let host = Host::new(connections.monitor, connections.trace, insns).led(led);
     std::thread::spawn(move || control::serve(connections.control, host, send));
 
     let end = watch(&mut qemu, &events, &mut listener, o)?;
