@@ -10,7 +10,7 @@ IOMMU   ?= intel
 VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules iommu-info dkms run shell check check-package clippy fmt clean help
+.PHONY: modules iommu-info dkms run shell check check-package bench clippy fmt clean help
 
 modules:
 ifdef KDIR
@@ -45,6 +45,10 @@ check-package:
 	@deb=$$(tools/package) && tools/system "$$deb" >/dev/null
 	@tools/check --package $(TEST)
 
+# All IOMMUs, unless one is asked for.
+bench: modules
+	@tools/bench $(if $(QUICK),--quick) $(if $(filter file,$(origin IOMMU)),,--iommu $(IOMMU))
+
 clippy:
 	@$(TOOLBOX) tools/lint clippy
 
@@ -65,12 +69,14 @@ help:
 	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
 	@echo 'make check LONG=1     also the variants that take many minutes'
 	@echo 'make check-package    that the Debian package installs, survives kernel updates, boots'
+	@echo 'make bench         what mapping and I/O cost, with our drivers and the in-tree ones; build/bench/result.json'
+	@echo 'make bench QUICK=1    less of it, in five minutes; build/bench/quick.json'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'
 	@echo 'make clean         remove build/'
 	@echo
 	@echo 'KERNEL=debug       for make, run and shell: the kernel with KASAN and lockdep'
-	@echo 'IOMMU=amd|virtio              for run and shell: another IOMMU than VT-d'
+	@echo 'IOMMU=amd|virtio              for run and shell: another IOMMU than VT-d; for bench: only this one'
 	@echo 'POLICY=strict|lazy|identity   for run and shell: the default domain type'
 	@echo 'RUST_IOMMU_CACHE=DIR          where downloads and builds are kept'
 	@echo 'tools/vm --help    the guest in all its forms'

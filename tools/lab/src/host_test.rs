@@ -54,6 +54,19 @@ pub const TESTS: &[HostTest] = &[
                   --manifest-path tools/iommu-info/Cargo.toml -- -D warnings",
     },
     HostTest {
+        name: "measure-test",
+        command: "cargo test --quiet --locked --manifest-path tools/measure/Cargo.toml",
+    },
+    HostTest {
+        name: "measure-fmt",
+        command: "cargo fmt --check --manifest-path tools/measure/Cargo.toml",
+    },
+    HostTest {
+        name: "measure-clippy",
+        command: "cargo clippy --quiet --locked --all-targets \
+                  --manifest-path tools/measure/Cargo.toml -- -D warnings",
+    },
+    HostTest {
         name: "pure-test",
         command: "cargo test --quiet --locked --manifest-path selftests/host/Cargo.toml",
     },

@@ -1,0 +1,395 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What was measured, as it stands in the result file; and what can be said from it.
+
+use crate::environment::Environment;
+use crate::stats::{self, Interval};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::Path;
+
+/// Changes when an older program could not read the file, or would read something else.
+pub const FORMAT: u32 = 1;
+
+/// A wider interval (as a part of the median) says nothing.
+pub const WIDEST: f64 = 0.15;
+
+/// Two counts that differ by no more are taken for the same. Guests do not start in the same way twice: where
+/// memory lies, and what a timer interrupts.
+pub const REPEATS: f64 = 0.01;
+
+/// A whole file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Results {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// One for each IOMMU, in the order in which they were measured
+    pub parts: Vec<Part>,
+}
+
+/// What was measured with one IOMMU.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Part {
+    /// `vtd`, `amd` or `virtio`
+    pub iommu: String,
+    /// Made with QUICK=1
+    pub quick: bool,
+    /// How long it took
+    pub seconds: f64,
+    /// Where
+    pub environment: Environment,
+    /// What
+    pub rows: Vec<Row>,
+    /// With invalidations that cost more
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unit {
+    /// Time of a pair of map and unmap, in ns
+    NsPerPair,
+    /// I/Os in a second
+    Iops,
+    /// Instructions of a pair
+    InsnsPerPair,
+    /// Instructions of an I/O
+    InsnsPerIo,
+    /// Commands that invalidate translations, for 1000 unmaps
+    InvalidationsPer1000,
+    /// All commands to the unit, for 1000 pairs
+    CommandsPer1000,
+    /// Of page tables
+    Pages,
+}
+
+impl Unit {
+    /// Whether the host's other work does not matter.
+    pub fn counted(self) -> bool {
+        !matches!(self, Unit::NsPerPair | Unit::Iops)
+    }
+
+    /// By how much two counts always may differ: of what comes now and then, a timer makes one more or less.
+    fn chance(self) -> f64 {
+        match self {
+            Unit::InvalidationsPer1000 => 2.0,
+            Unit::CommandsPer1000 => 4.0,
+            _ => 0.0,
+        }
+    }
+
+    /// Whether more is better.
+    pub fn more_is_better(self) -> bool {
+        self == Unit::Iops
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Unit::NsPerPair => "ns",
+            Unit::Iops => "IOPS",
+            Unit::InsnsPerPair => "insns",
+            Unit::InsnsPerIo => "insns/IO",
+            Unit::InvalidationsPer1000 => "inv/1000",
+            Unit::CommandsPer1000 => "cmds/1000",
+            Unit::Pages => "pages",
+        })
+    }
+}
+
+/// Measurements of one thing with our driver, and each one's neighbour with the kernel's own.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Row {
+    /// Such as `pair 4k`
+    pub what: String,
+    /// Of the values
+    pub unit: Unit,
+    /// Of our driver
+    pub policy: String,
+    /// Of the kernel's driver
+    pub against: String,
+    /// Values with our driver
+    pub ours: Vec<f64>,
+    /// The n-th is the neighbour of our n-th
+    pub in_tree: Vec<f64>,
+}
+
+/// What can be said about a value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Known {
+    /// It lies here.
+    Is(Interval),
+    /// Nothing, for this reason.
+    Not(String),
+}
+
+impl Known {
+    /// The interval, if there is one.
+    pub fn is(&self) -> Option<Interval> {
+        match self {
+            Known::Is(interval) => Some(*interval),
+            Known::Not(_) => None,
+        }
+    }
+}
+
+impl Row {
+    /// What two rows have to have in common to be the same measurement.
+    pub fn key(&self) -> (&str, Unit, &str) {
+        (&self.what, self.unit, &self.policy)
+    }
+
+    fn known(&self, samples: &[f64], chance: f64) -> Known {
+        if self.unit.counted() {
+            return match stats::span(samples) {
+                Some(span) => Known::Is(span.at_least(chance.max(REPEATS * span.middle.abs()))),
+                None => Known::Not("it was not counted".into()),
+            };
+        }
+        let Some(interval) = stats::interval(samples) else {
+            let (n, fewest) = (samples.len(), stats::fewest());
+            return Known::Not(format!("only {n} of {fewest} slices"));
+        };
+        if interval.width() > WIDEST {
+            let (low, high) = (interval.low, interval.high);
+            return Known::Not(format!("somewhere from {low:.2} to {high:.2}"));
+        }
+        Known::Is(interval)
+    }
+
+    /// With our driver.
+    pub fn ours(&self) -> Known {
+        self.known(&self.ours, self.unit.chance())
+    }
+
+    /// With the kernel's.
+    pub fn in_tree(&self) -> Known {
+        self.known(&self.in_tree, self.unit.chance())
+    }
+
+    /// Ours as a part of the kernel's, neighbour by neighbour.
+    pub fn ratio(&self) -> Known {
+        let pairs = self.ours.iter().zip(&self.in_tree);
+        let ratios: Vec<f64> = pairs
+            .filter(|(_, t)| **t > 0.0)
+            .map(|(o, t)| o / t)
+            .collect();
+        if ratios.is_empty() && !self.in_tree.is_empty() {
+            return Known::Not("the kernel's has none".into());
+        }
+        self.known(&ratios, 0.0)
+    }
+}
+
+/// How much policies suffer where an invalidation costs more.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Sweep {
+    /// The functions that were delayed: of our driver, of the kernel's
+    pub delayed: [String; 2],
+    /// One for each driver and policy
+    pub curves: Vec<Curve>,
+}
+
+/// One driver under one policy.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Curve {
+    /// Ours, or the kernel's
+    pub ours: bool,
+    /// Its policy
+    pub policy: String,
+    /// For each cost
+    pub points: Vec<Point>,
+}
+
+/// At one cost.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Point {
+    /// That an invalidation takes more, in microseconds
+    pub cost_us: f64,
+    /// CPU time of a pair of map and unmap of 4 KB, in ns of one instruction each
+    pub pair_ns: f64,
+    /// The same of a random read of 4 KB from NVMe
+    pub read_ns: f64,
+}
+
+impl Results {
+    /// Without anything.
+    pub fn new() -> Results {
+        Results {
+            format: FORMAT,
+            parts: Vec::new(),
+        }
+    }
+
+    /// From a file.
+    pub fn read(path: &Path) -> Result<Results> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+        let results = Results::parse(&text);
+        results.with_context(|| format!("{name} is no result of make bench"))
+    }
+
+    fn parse(text: &str) -> Result<Results> {
+        let results: Results = serde_json::from_str(text)?;
+        if results.format != FORMAT {
+            bail!(
+                "its format is {}, and this program reads {FORMAT}",
+                results.format
+            );
+        }
+        Ok(results)
+    }
+
+    /// Into a file, which is never there by half.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self)?;
+        text.push('\n');
+        let part = path.with_extension("part");
+        let write = || std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Adds a part, in the place of an older one of the same IOMMU.
+    pub fn join(&mut self, part: Part) {
+        self.parts.retain(|p| p.iommu != part.iommu);
+        self.parts.push(part);
+    }
+
+    /// The part of an IOMMU.
+    pub fn part(&self, iommu: &str) -> Option<&Part> {
+        self.parts.iter().find(|p| p.iommu == iommu)
+    }
+}
+
+impl Default for Results {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn row(unit: Unit, ours: &[f64], in_tree: &[f64]) -> Row {
+        Row {
+            what: "pair 4k".into(),
+            unit,
+            policy: "strict".into(),
+            against: "strict".into(),
+            ours: ours.to_vec(),
+            in_tree: in_tree.to_vec(),
+        }
+    }
+
+    pub(crate) fn part(iommu: &str, rows: Vec<Row>) -> Part {
+        Part {
+            iommu: iommu.into(),
+            quick: true,
+            seconds: 1.5,
+            environment: Environment::default(),
+            rows,
+            sweep: None,
+        }
+    }
+
+    #[test]
+    fn files_are_read_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("r.json");
+        let mut results = Results::new();
+        results.join(part("vtd", vec![row(Unit::Iops, &[1.0, 2.5], &[0.1, 3.0])]));
+        let mut swept = part("amd", vec![]);
+        let point = Point {
+            cost_us: 0.0,
+            pair_ns: 1.0,
+            read_ns: 2.0,
+        };
+        let curve = Curve {
+            ours: true,
+            policy: "fq".into(),
+            points: vec![point],
+        };
+        swept.sweep = Some(Sweep {
+            delayed: ["a".into(), "b".into()],
+            curves: vec![curve],
+        });
+        results.join(swept);
+        results.write(&file).unwrap();
+        assert_eq!(Results::read(&file).unwrap(), results);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let error = |text: &str| format!("{:#}", Results::parse(text).unwrap_err());
+        assert!(error("{\"format\":7,\"parts\":[]}").contains("format is 7"));
+        assert!(error("{\"fio version\":\"fio-3\"}").contains("missing field"));
+        assert!(error("").contains("EOF"));
+    }
+
+    #[test]
+    fn a_part_takes_the_place_of_its_like() {
+        let mut results = Results::new();
+        for (iommu, seconds) in [("vtd", 1.0), ("amd", 2.0), ("vtd", 3.0)] {
+            results.join(Part {
+                seconds,
+                ..part(iommu, vec![])
+            });
+        }
+        assert_eq!(results.parts.len(), 2);
+        assert_eq!(results.part("vtd").unwrap().seconds, 3.0);
+        assert!(results.part("virtio").is_none());
+    }
+
+    #[test]
+    fn ratios_are_of_neighbours() {
+        // The machine became twice as slow in the middle: no value is known, but each ratio is 0.5.
+        let in_tree: Vec<f64> = (0..16).map(|i| if i < 8 { 100.0 } else { 200.0 }).collect();
+        let ours: Vec<f64> = in_tree.iter().map(|v| v / 2.0).collect();
+        let row = row(Unit::NsPerPair, &ours, &in_tree);
+        assert!(matches!(row.ours(), Known::Not(_)));
+        let ratio = row.ratio().is().unwrap();
+        assert_eq!((ratio.low, ratio.middle, ratio.high), (0.5, 0.5, 0.5));
+    }
+
+    #[test]
+    fn what_is_not_known_says_why() {
+        let not = |known| match known {
+            Known::Not(why) => why,
+            Known::Is(i) => panic!("{i:?}"),
+        };
+        let few = row(Unit::Iops, &[1.0; 7], &[1.0; 7]);
+        assert_eq!(not(few.ratio()), "only 7 of 8 slices");
+        let wide: Vec<f64> = (1..=12).map(f64::from).collect();
+        let wide = row(Unit::Iops, &wide, &[1.0; 12]);
+        assert_eq!(not(wide.ratio()), "somewhere from 2.00 to 11.00");
+        let none = row(Unit::CommandsPer1000, &[1.0], &[0.0]);
+        assert_eq!(not(none.ratio()), "the kernel's has none");
+        assert_eq!(
+            not(row(Unit::Pages, &[], &[]).ratio()),
+            "it was not counted"
+        );
+    }
+
+    #[test]
+    fn counts_need_no_repetition() {
+        let i = row(Unit::InsnsPerPair, &[1000.0], &[500.0])
+            .ratio()
+            .is()
+            .unwrap();
+        assert_eq!((i.low, i.middle, i.high), (1.98, 2.0, 2.02));
+        let i = row(Unit::InsnsPerPair, &[100.0, 120.0], &[100.0, 100.0])
+            .ours()
+            .is()
+            .unwrap();
+        assert_eq!((i.low, i.high), (100.0, 120.0));
+        let none = row(Unit::InvalidationsPer1000, &[0.0], &[4.0]);
+        let i = none.ours().is().unwrap();
+        assert_eq!((i.low, i.high), (-2.0, 2.0));
+    }
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What takes time. Two guests, one with each driver, take turns in short slices: while one measures the other
+//! waits to be told what is next, and so is idle. A slice is compared with its neighbour, as the host may have
+//! become slower a second later.
+
+use crate::guest::{self, Guest, Machine};
+use crate::plan::{Extent, FIO, PAIRS, POLICIES};
+use crate::progress::Progress;
+use crate::result::{Row, Unit};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// One thing to measure under one policy.
+struct Item {
+    what: String,
+    unit: Unit,
+    policy: usize,
+    /// For the order, after the number of the policy
+    words: String,
+    /// Pairs of a slice: with our driver, with the kernel's
+    pairs: [u64; 2],
+}
+
+impl Item {
+    fn order(&self, driver: usize) -> String {
+        match self.unit {
+            Unit::NsPerPair => format!(
+                "pair {} {} pairs={}",
+                self.policy + 1,
+                self.words,
+                self.pairs[driver]
+            ),
+            _ => format!("fio {} {}", self.policy + 1, self.words),
+        }
+    }
+}
+
+/// What is no news is left out, for more slices of the rest.
+fn timed(extent: &Extent, item: &Item) -> bool {
+    let policy = POLICIES[item.policy].ours;
+    match item.unit {
+        // Nothing is mapped, however large it is.
+        Unit::NsPerPair if policy == "identity" => item.what == "pair 4k" && !extent.quick,
+        Unit::NsPerPair => policy != "fq-single" || !extent.quick,
+        _ => !extent.quick || ["strict", "lazy"].contains(&policy),
+    }
+}
+
+fn items(extent: &Extent) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut add = |what: String, unit, words: String| {
+        let item = |policy| Item {
+            what: what.clone(),
+            unit,
+            policy,
+            words: words.clone(),
+            pairs: [64; 2],
+        };
+        items.extend((0..POLICIES.len()).map(item));
+    };
+    for pair in PAIRS.iter().filter(|p| p.quick.1 || !extent.quick) {
+        add(
+            format!("pair {}", pair.name),
+            Unit::NsPerPair,
+            pair.words.into(),
+        );
+    }
+    for fio in FIO.iter().filter(|f| f.quick || !extent.quick) {
+        let words = format!("{} --time_based --runtime={}ms", fio.words, extent.fio_ms);
+        add(format!("fio {}", fio.name), Unit::Iops, words);
+    }
+    items.retain(|i| timed(extent, i));
+    items
+}
+
+/// I/Os in a second, of all kinds, from what fio says.
+fn iops(json: &str) -> Result<(f64, Value)> {
+    let value: Value = serde_json::from_str(json).context("fio's output")?;
+    let job = &value["jobs"][0];
+    if job["error"] != 0 {
+        bail!("fio failed: {}", job["error"]);
+    }
+    let of = |kind: &str| {
+        job[kind]["iops"]
+            .as_f64()
+            .with_context(|| format!("fio says no IOPS of {kind}"))
+    };
+    Ok((of("read")? + of("write")?, value))
+}
+
+/// What fio said, slice by slice.
+struct Kept(File);
+
+impl Kept {
+    fn keep(&mut self, item: &Item, driver: usize, fio: Value) -> Result<()> {
+        let policy = &POLICIES[item.policy];
+        let (driver, policy) = [("ours", policy.ours), ("in-tree", policy.in_tree)][driver];
+        let line = serde_json::json!({ "what": item.what, "driver": driver, "policy": policy, "fio": fio });
+        writeln!(self.0, "{line}").context("cannot write what fio said")
+    }
+}
+
+/// Does a slice; its value.
+fn slice(guest: &Guest, item: &Item, driver: usize, kept: &mut Kept) -> Result<f64> {
+    let lines = guest.order(&item.order(driver))?;
+    if item.unit == Unit::NsPerPair {
+        // What has failed is no time at all, and so is not known.
+        return Ok(guest::of_pairs("ns", &lines)?.unwrap_or(f64::NAN));
+    }
+    let json = lines.iter().find_map(|l| l.strip_prefix("fio "));
+    let (iops, fio) = iops(json.context("fio said nothing")?)?;
+    kept.keep(item, driver, fio)?;
+    Ok(iops)
+}
+
+/// How many pairs fill a slice, from the time of one and of the loop around it.
+fn fill(lines: &[String], slice: Duration) -> Result<u64> {
+    let each = guest::number("ns", lines)? + guest::number("loop", lines)?;
+    // CAST: the time of a slice.
+    Ok((slice.as_nanos() as f64 / each.max(50.0)) as u64 + 16)
+}
+
+/// The two guests. They boot while something else is done.
+pub fn start(machine: &Machine) -> Result<[Guest; 2]> {
+    let machine = Machine {
+        disks: true,
+        count: false,
+        ..machine.clone()
+    };
+    Ok([machine.start(true)?, machine.start(false)?])
+}
+
+/// Measures until then, everything by turns.
+pub fn run(
+    machine: &Machine,
+    guests: [Guest; 2],
+    extent: &Extent,
+    end: Instant,
+) -> Result<Vec<Row>> {
+    let mut progress = Progress::new(&format!("{}: times", machine.iommu.name()));
+    let file = machine
+        .logs
+        .join(format!("{}-fio.jsonl", machine.iommu.name()));
+    let mut kept =
+        Kept(File::create(&file).with_context(|| format!("cannot write {}", file.display()))?);
+
+    guests.iter().try_for_each(Guest::ready)?;
+    let mut items = items(extent);
+    for item in items.iter_mut().filter(|i| i.unit == Unit::NsPerPair) {
+        for (driver, guest) in guests.iter().enumerate() {
+            // The first one makes tables.
+            guest.order(&item.order(driver))?;
+            let lines = guest.order(&item.order(driver))?;
+            // Both threads count, each with its own pairs.
+            item.pairs[driver] = fill(&lines, Duration::from_millis(extent.pair_ms))?;
+        }
+    }
+    let empty = |i: &Item| Row {
+        what: i.what.clone(),
+        unit: i.unit,
+        policy: POLICIES[i.policy].ours.into(),
+        against: POLICIES[i.policy].in_tree.into(),
+        ours: Vec::new(),
+        in_tree: Vec::new(),
+    };
+    let mut rows: Vec<Row> = items.iter().map(empty).collect();
+    let mut longest = Duration::ZERO;
+    for round in 1.. {
+        let begin = Instant::now();
+        if begin + longest > end {
+            break;
+        }
+        for (item, row) in items.iter().zip(&mut rows) {
+            // Who is first takes turns too.
+            let first = round % 2;
+            let mut values = [0.0; 2];
+            for driver in [first, 1 - first] {
+                values[driver] = slice(&guests[driver], item, driver, &mut kept)?;
+            }
+            if values.iter().all(|v| v.is_finite()) {
+                row.ours.push(values[0]);
+                row.in_tree.push(values[1]);
+            }
+            progress.until(&format!("round {round}"), end);
+        }
+        longest = longest.max(begin.elapsed());
+    }
+    for guest in guests {
+        guest.end()?;
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_writes_are_both_io() {
+        let json = r#"{"jobs":[{"error":0,"read":{"iops":70.5},"write":{"iops":30}}]}"#;
+        assert_eq!(iops(json).unwrap().0, 100.5);
+        assert!(iops(&json.replace("0,", "5,")).is_err());
+        assert!(iops("{}").is_err());
+        assert!(iops("fio: no").is_err());
+    }
+
+    #[test]
+    fn slices_are_filled() {
+        let lines = |text: &str| vec![text.to_string()];
+        let slice = Duration::from_millis(100);
+        assert_eq!(
+            fill(&lines("ns 900 loop 100 pairs 64"), slice).unwrap(),
+            100_016
+        );
+        assert_eq!(
+            fill(&lines("ns -20 loop 0 pairs 64"), slice).unwrap(),
+            2_000_016
+        );
+        assert!(fill(&lines("no answer"), slice).is_err());
+    }
+
+    #[test]
+    fn quick_runs_have_less() {
+        let (quick, full) = (items(&Extent::new(true)), items(&Extent::new(false)));
+        assert!(quick.len() * 5 < full.len());
+        assert!(quick.iter().any(|i| i.unit == Unit::Iops));
+        assert!(
+            full.iter()
+                .all(|i| i.order(0).contains(&format!(" {} ", i.policy + 1)))
+        );
+    }
+}
