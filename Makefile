@@ -7,10 +7,11 @@ TOOLBOX := tools/toolbox run
 KERNEL  ?= stock
 POLICY  ?= lazy
 IOMMU   ?= intel
+RESULT  ?= Documentation/performance/result.json
 VM      := tools/vm --iommu $(IOMMU) --nvme 2 --testdev=1 --disk-size 512M \
 	   --kernel $(KERNEL) --policy $(POLICY)
 
-.PHONY: modules iommu-info dkms run shell check check-package bench clippy fmt clean help
+.PHONY: modules iommu-info dkms run shell check check-package bench bench-docs clippy fmt clean help
 
 modules:
 ifdef KDIR
@@ -49,6 +50,9 @@ check-package:
 bench: modules
 	@tools/bench $(if $(QUICK),--quick) $(if $(filter file,$(origin IOMMU)),,--iommu $(IOMMU))
 
+bench-docs:
+	@tools/bench-docs $(RESULT)
+
 clippy:
 	@$(TOOLBOX) tools/lint clippy
 
@@ -70,7 +74,8 @@ help:
 	@echo 'make check LONG=1     also the variants that take many minutes'
 	@echo 'make check-package    that the Debian package installs, survives kernel updates, boots'
 	@echo 'make bench         what mapping and I/O cost, with our drivers and the in-tree ones; build/bench/result.json'
-	@echo 'make bench QUICK=1    less of it, in five minutes; build/bench/quick.json'
+	@echo 'make bench QUICK=1    less of it, in some minutes; build/bench/quick.json'
+	@echo 'make bench-docs    Documentation/performance.rst from RESULT=FILE'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'
 	@echo 'make clean         remove build/'

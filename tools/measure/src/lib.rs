@@ -4,9 +4,11 @@
 
 pub mod compare;
 pub mod count;
+pub mod docs;
 pub mod environment;
 pub mod guest;
 pub mod plan;
+pub mod plot;
 pub mod progress;
 pub mod result;
 pub mod stats;
