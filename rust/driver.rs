@@ -177,7 +177,8 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     ///
     /// The tag's domain is there: an endpoint was put into it, by [`program`](Self::program).
     ///
-    /// Context: atomic.
+    /// Context: atomic; the lock of the domain's mappings is held, so no lock may be taken. `batch` has
+    /// room for that one command, and for no second one without a submission.
     fn map(_unit: &Self::Unit, _tag: &Self::Tag, _run: &Run, _batch: &mut Batch<'_, Self>) {}
 
     /// The queue that takes the unit's commands.

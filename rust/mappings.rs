@@ -131,7 +131,7 @@ impl Tree for Runs {
         Room::new(GFP_ATOMIC | __GFP_NOWARN).ok()
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.len
     }
 

@@ -27,7 +27,7 @@ pub trait Tree: Default {
     fn room() -> Option<Self::Room>;
 
     /// How many there are.
-    fn len(&self) -> usize;
+    fn count(&self) -> usize;
 
     /// Adds a run. Gives the room back if there is one that shares an address with it.
     fn insert(&mut self, room: Self::Room, run: Run) -> Result<(), Self::Room>;
@@ -44,7 +44,8 @@ pub trait Tree: Default {
         each: impl FnMut(&Run, &mut State) -> ControlFlow<()>,
     );
 
-    /// Takes runs out from the first on that ends at `at` or later, in order, as long as `wanted` says so. `taken` gets their room.
+    /// Takes runs out from the first on that ends at `at` or later, in order, as long as `wanted`
+    /// says so. `taken` gets their room.
     fn take_while(
         &mut self,
         at: u64,
@@ -119,7 +120,7 @@ impl<T: Tree> Mappings<T> {
     ///
     /// As long as there are `few` runs, those that follow each other stay as they were mapped: what is mapped
     /// one by one often goes one by one and comes again, and to make one run of it and to split that each time
-    /// would be a fifth of what a map and an unmap cost.
+    /// would be up to a sixth of what a map and an unmap cost.
     pub fn new(few: usize) -> Self {
         Self {
             live: T::default(),
@@ -203,7 +204,7 @@ impl<T: Tree> Mappings<T> {
             }
             ControlFlow::Continue(())
         });
-        if self.live.len() > self.few {
+        if self.live.count() > self.few {
             // The ones next to them may be of their kind.
             let (start, last) = (start.saturating_sub(1), last.saturating_add(1));
             self.unite(start, last, Run::as_run);
@@ -347,7 +348,7 @@ impl<T: Tree> Mappings<T> {
     /// [`end_flush`](Self::end_flush) comes before the next one.
     pub fn begin_flush(&mut self) -> bool {
         self.leaving = take(&mut self.deferred);
-        self.leaving.len() > 0
+        self.leaving.count() > 0
     }
 
     /// The first addresses at or after `from` that can be forgotten in one go, first and last: ranges

@@ -57,7 +57,7 @@ impl Tree for Host {
         Some(Room::new())
     }
 
-    fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.len()
     }
 
