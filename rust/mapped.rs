@@ -32,7 +32,8 @@ impl<D: Driver> Domain<D> {
         let mut next = Some(0);
         while let Some(from) = next {
             next = {
-                let _attached = self.attached.lock();
+                // Mappings that are in no table have a lock of their own.
+                let _attached = (!D::Table::IS_REMOTE).then(|| self.attached.lock());
                 // SAFETY: A table is freed only if it was taken out of this one, and the domain was flushed
                 // after that (`iotlb_sync`, the core's queue), or left by its last endpoint (that queue's
                 // end). Both take the lock that is held: a table that is part of this one now is not freed
@@ -42,7 +43,7 @@ impl<D: Driver> Domain<D> {
             // SAFETY: No lock is held, and the caller may sleep.
             unsafe { bindings::rust_iommu_cond_resched() };
             // SAFETY: In a process.
-            if unsafe { bindings::rust_iommu_signal_pending() } {
+            if unsafe { bindings::rust_iommu_fatal_signal_pending() } {
                 return Err(EINTR);
             }
         }
@@ -73,16 +74,16 @@ pub(crate) fn by_device<D: Driver>(device: &Device<D>) -> Result<Mapped> {
 ///
 /// Errors: `ENOMEM`, `EINTR`. Context: may sleep, and takes as long as reading all tables does.
 pub(crate) fn by_unit<D: Driver>(unit: &UnitRef<D>) -> Result<Mapped> {
-    let mut devices = KVec::new();
-    for device in D::ops().registry()?.lock().groups.devices() {
-        if device.endpoint.unit.same(unit) {
-            devices.push(device.clone(), GFP_KERNEL)?;
-        }
-    }
     let mut domains: KVec<Arc<Domain<D>>> = KVec::new();
-    for domain in devices.iter().filter_map(|device| domain_of(device)) {
-        if !domains.iter().any(|known| Arc::ptr_eq(known, &domain)) {
-            domains.push(domain, GFP_KERNEL)?;
+    // Nothing of a device is kept: it may be released while the tables are read.
+    for device in D::ops().registry()?.lock().groups.devices() {
+        if !device.endpoint.unit.same(unit) {
+            continue;
+        }
+        if let Some(domain) = domain_of(device) {
+            if !domains.iter().any(|known| Arc::ptr_eq(known, &domain)) {
+                domains.push(domain, GFP_KERNEL)?;
+            }
         }
     }
     let mut mapped = Mapped::default();

@@ -140,10 +140,14 @@ fn insert(regions: &mut KVec<Region>, new: Region) -> Result {
     regions.insert_within_capacity(at, new).map_err(|_| ENOMEM)
 }
 
-/// The ranges of a device that the core has probed and not released, by address.
+/// The ranges of a device, by address.
 ///
 /// Errors: `ENOMEM`. Context: may sleep.
-pub(crate) fn regions(function: &Function<'_>) -> Result<KVec<Region>> {
+///
+/// # Safety
+///
+/// The core has probed the device, and does not release it during the call.
+pub(crate) unsafe fn regions(function: &Function<'_>) -> Result<KVec<Region>> {
     let dev = raw::as_raw(function.as_device());
     let list = UnsafeCell::new(bindings::list_head::default());
     let head = list.get();

@@ -166,11 +166,11 @@ void rust_iommu_cond_resched(void)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_cond_resched);
 
-bool rust_iommu_signal_pending(void)
+bool rust_iommu_fatal_signal_pending(void)
 {
-	return signal_pending(current);
+	return fatal_signal_pending(current);
 }
-EXPORT_SYMBOL_GPL(rust_iommu_signal_pending);
+EXPORT_SYMBOL_GPL(rust_iommu_fatal_signal_pending);
 
 bool rust_iommu_cpu_online(unsigned int cpu)
 {

@@ -84,6 +84,7 @@ void rust_iommu_dma_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t siz
 void rust_iommu_dma_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
 				    enum dma_data_direction dir);
 int rust_iommu_dev_to_node(struct device *dev);
+bool rust_iommu_fatal_signal_pending(void);
 int rust_iommu_group_type_show(struct device *dev, char *text);
 int rust_iommu_group_type_store(struct device *dev, const char *text);
 unsigned int rust_iommu_max_seg_size(struct device *dev);
@@ -106,7 +107,6 @@ void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int le
 extern const struct pt_iommu_driver_ops rust_iommu_full_size;
 bool rust_iommu_has_store_pair(void);
 bool rust_iommu_memory_is_encrypted(void);
-bool rust_iommu_signal_pending(void);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);
 void rust_iommu_timer_init(struct rust_iommu_timer *timer, void (*expired)(void *data), void *data);
 void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns);

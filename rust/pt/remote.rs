@@ -156,8 +156,10 @@ impl PageTable for Remote {
         let mut at = from;
         for _ in 0..RUNS_AT_ONCE {
             let run = mappings.at_or_after(at)?;
-            mapped.mappings += run.bytes() / run.piece;
-            mapped.bytes += run.bytes();
+            // A run may have become longer at its start since that was counted.
+            let bytes = (run.last - run.iova.max(at)).wrapping_add(1);
+            mapped.mappings += bytes / run.piece;
+            mapped.bytes += bytes;
             at = run.last.checked_add(1)?;
         }
         Some(at)

@@ -70,7 +70,8 @@ fn domain<D: Driver>(device: &Device<D>) -> &'static str {
         State::Untouched | State::Released => "none",
         State::Blocked => "blocked",
         State::Paging(at) if !at.domain.is_default() => "owner",
-        _ if place.parked => "parked",
+        // As `attach::unless_parked()` has it: what firmware uses is not blocked.
+        _ if place.parked && device.firmware.lock().is_empty() => "parked",
         State::Identity => "identity",
         State::Paging(_) => "default",
     }
@@ -105,7 +106,8 @@ pub(super) fn show<D: Driver>(
         }
         PAGE_SIZES => writeln!(to, "{:#x}", limits(device)?.2)?,
         RESERVED_REGIONS => {
-            for region in &resv::regions(function)? {
+            // SAFETY: The files go, and wait for their readers, before the core releases the device.
+            for region in &unsafe { resv::regions(function) }? {
                 if has_room(to) {
                     let (start, last, kind) = (region.start, region.last, region.kind);
                     writeln!(to, "{start:#018x} {last:#018x} {kind}")?;
