@@ -309,6 +309,6 @@ mod tests {
         assert!(!has(&["--iommu", "none"], "intel_iommu=off"));
         assert!(has(&["--policy", "lazy"], "iommu.strict=0"));
         assert!(has(&["--append", "a=1 b"], "b"));
-        assert!(has(&["--system", "s"], "root=LABEL=") && !has(&[], "rw"));
+        assert!(has(&["--system", "s"], "root=LABEL=rust-iommu") && !has(&[], "rw"));
     }
 }
