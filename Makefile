@@ -40,7 +40,7 @@ check:
 	@$(TOOLBOX) tools/build stock INJECT=1
 	@$(TOOLBOX) tools/build debug
 	@$(TOOLBOX) tools/build debug INJECT=1
-	@tools/check $(if $(LONG),--long) $(TEST)
+	@tools/check $(if $(EXTRA),--extra) $(if $(LONG),--long) $(TEST)
 
 check-package:
 	@deb=$$(tools/package) && tools/system "$$deb" >/dev/null
@@ -71,6 +71,7 @@ help:
 	@echo 'make shell         the same guest with a shell on its console'
 	@echo 'make check         all tests, on the stock and on the debug kernel'
 	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
+	@echo 'make check EXTRA=1    also controls with the in-tree drivers, and what others test nearly as well'
 	@echo 'make check LONG=1     also the variants that take many minutes'
 	@echo 'make check-package    that the Debian package installs, survives kernel updates, boots'
 	@echo 'make bench         what mapping and I/O cost, with our drivers and the in-tree ones; build/bench/result.json'

@@ -27,6 +27,7 @@
 # kernels: stock
 # variant virtio-c-pci-bridge on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3
 # variant virtio-e-multifunction on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=e0,chassis=1,slot=1 --device iommu-testdev,bus=e0,addr=0.0,multifunction=on --device iommu-testdev,bus=e0,addr=0.1
+# extra: amd-d-switch amd-e-multifunction in-tree-a-root-ports in-tree-b-ports-without-acs in-tree-c-pci-bridge in-tree-d-switch in-tree-e-multifunction
 # timeout: 60
 
 . /selftests/lib.sh

@@ -8,6 +8,7 @@
 # variant amd on stock: --iommu amd --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant in-tree-acpi: --in-tree --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant virtio on stock: --iommu virtio --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1
+# extra: in-tree-acpi acpi/debug amd
 # timeout: 90
 
 . /selftests/lib.sh

@@ -6,6 +6,7 @@
 # variant ours: --policy strict --nvme 2
 # variant amd: --iommu amd --policy strict --nvme 2
 # variant virtio: --iommu virtio --policy strict --nvme 2
+# extra: amd virtio
 # The distribution's kernel is built without iommufd.
 # kernels: debug
 # timeout: 60

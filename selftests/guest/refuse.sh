@@ -19,6 +19,7 @@
 # variant dmar-88 on stock: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
 # variant virtio-in-tree-active on stock: --iommu virtio --in-tree --nvme 1
 # variant virtio-parameters on stock: --iommu virtio --nvme 1
+# extra: dmar-47 dmar-48 dmar-51 dmar-71 dmar-88 no-unit/debug intremap/debug parameters/debug dmar-36/debug
 # timeout: 60
 
 . /selftests/lib.sh

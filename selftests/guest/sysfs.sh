@@ -9,6 +9,7 @@
 # variant caching-mode on stock: --iommu-opt caching-mode=on
 # variant amd on stock: --iommu amd
 # variant virtio: --iommu virtio
+# extra: caching-mode virtio/debug
 # timeout: 120
 
 . /selftests/lib.sh

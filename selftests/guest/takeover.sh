@@ -9,6 +9,7 @@
 # variant identity-table: --nvme 2
 # variant amd on stock: --iommu amd --nvme 2
 # variant virtio on stock: --iommu virtio --nvme 2
+# extra: identity-table/debug strict lazy/debug
 # timeout: 90
 
 . /selftests/lib.sh

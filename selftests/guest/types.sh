@@ -8,6 +8,9 @@
 # variant amd on stock: --iommu amd
 # variant in-tree: --in-tree
 # variant virtio on stock: --iommu virtio
+# variant full on stock:
+# extra: in-tree amd ours/debug
+# long: full
 # timeout: 120
 
 . /selftests/lib.sh
@@ -49,9 +52,8 @@ switch()
 	esac && bind nvme "$bdf" && wait_for 30 test -b /dev/$disk && fio_verify $disk 2m
 }
 
-# Fifteen seconds each on the debug kernel.
-case $VARIANT/$KERNEL in
-ours/stock) ROUNDS=10 ;;
+case $VARIANT in
+full) ROUNDS=10 ;;
 *) ROUNDS=3 ;;
 esac
 

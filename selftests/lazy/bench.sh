@@ -9,6 +9,7 @@
 # variant flush-queue on stock: --policy lazy --nvme 0 --device edu
 # variant window: --policy strict --nvme 0 --device edu
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 0 --device edu
+# extra: none in-tree window/debug
 
 . /selftests/lib.sh
 

@@ -7,6 +7,7 @@
 # variant ours: --policy strict --nvme 0 --testdev --device edu --trace vtd_inv_desc_*
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu --trace amdvi_pages_inval
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --device edu --trace virtio_iommu_unmap
+# extra: ours/debug
 # timeout: 300
 
 . /selftests/lib.sh

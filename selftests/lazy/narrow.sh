@@ -10,6 +10,7 @@
 # variant window-million on stock: --policy strict --nvme 0 --device edu
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
 # variant virtio on stock: --iommu virtio --nvme 0
+# extra: in-tree window-16/debug
 # long: window-million
 # timeout: 150
 

@@ -9,6 +9,7 @@
 # variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 2
 # variant amd on stock: --iommu amd --policy strict --nvme 2 --trace amdvi_pages_inval
 # variant virtio on stock: --iommu virtio --nvme 0
+# extra: lazy caching-mode
 # timeout: 300
 
 . /selftests/lib.sh

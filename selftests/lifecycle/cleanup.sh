@@ -11,6 +11,7 @@
 # variant lazy: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant window: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
+# extra: strict window/debug
 # modules: inject
 # timeout: 240
 

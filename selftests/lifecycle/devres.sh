@@ -6,6 +6,7 @@
 #
 # variant strict: --policy strict --nvme 0 --testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev
+# extra: strict/debug
 # modules: inject
 # timeout: 60
 

@@ -14,6 +14,7 @@
 # variant load on debug: --policy identity --nvme 0 --testdev
 # variant load-strict on debug: --policy strict --nvme 0 --testdev
 # variant virtio on debug: --iommu virtio --policy strict --nvme 0 --testdev
+# extra: amd virtio
 # modules: inject
 # timeout: 400
 # long: load load-strict

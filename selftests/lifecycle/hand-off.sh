@@ -7,6 +7,9 @@
 # variant lazy: --policy lazy --nvme 1
 # variant window on stock: --policy lazy --nvme 1
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1
+# variant full on stock: --policy lazy --nvme 1
+# extra: lazy/debug
+# long: full
 # timeout: 150
 
 . /selftests/lib.sh
@@ -14,7 +17,7 @@
 # The debug kernel takes some four times as long.
 case $VARIANT/$KERNEL in
 */debug) COUNT=${COUNT:-10} ;;
-lazy/*) COUNT=${COUNT:-200} ;;
+full/*) COUNT=${COUNT:-200} ;;
 *) COUNT=${COUNT:-40} ;;
 esac
 # In one of so many more is written and verified, before and after, and VFIO has the

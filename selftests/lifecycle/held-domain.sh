@@ -9,6 +9,7 @@
 #
 # variant strict: --policy strict --nvme 0 --testdev
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev
+# extra: virtio
 # kernels: debug
 # timeout: 100
 

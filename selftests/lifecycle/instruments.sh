@@ -6,6 +6,7 @@
 #
 # variant strict: --policy strict --nvme 0 --testdev --trace vtd_inv_desc_*
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --trace virtio_iommu_unmap
+# extra: strict/debug
 # modules: inject
 # timeout: 90
 

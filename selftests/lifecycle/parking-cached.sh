@@ -15,6 +15,7 @@
 # variant caching-mode on stock: --iommu-opt caching-mode=on --policy strict --nvme 0 --testdev --append dma_debug=off
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --append dma_debug=off
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --append dma_debug=off
+# extra: lazy caching-mode strict/debug
 # modules: inject
 # timeout: 60
 

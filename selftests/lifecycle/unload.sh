@@ -10,6 +10,7 @@
 # long: cycles
 # variant amd on stock: --iommu amd --nvme 2 --device edu,dma_mask=0xffffffffffffffff
 # variant virtio on stock: --iommu virtio --nvme 2 --device edu,dma_mask=0xffffffffffffffff
+# extra: strict
 # timeout: 240
 
 . /selftests/lib.sh
@@ -20,9 +21,9 @@ ktap_set_plan 9
 PARAMETERS=/sys/module/$DRIVER/parameters
 # A cycle takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
-lazy/debug) cycles=8 against=6 ;;
-strict/* | amd/* | virtio/*) cycles=10 against=20 ;;
-*) cycles=100 against=20 ;;
+cycles/*) cycles=100 against=20 ;;
+*/debug) cycles=4 against=4 ;;
+*) cycles=10 against=10 ;;
 esac
 CYCLES=${CYCLES:-$cycles}
 AGAINST=${AGAINST:-$against}

@@ -8,6 +8,7 @@
 # variant shared: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant storm: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
+# extra: alone
 # long: storm
 # modules: inject
 # timeout: 400
@@ -18,7 +19,6 @@
 case $VARIANT/$KERNEL in
 storm/*) rounds=1000 storm=600 ;;
 */debug) rounds=40 storm=20 ;;
-shared/*) rounds=1000 storm=30 ;;
 *) rounds=200 storm=20 ;;
 esac
 ROUNDS=${ROUNDS:-$rounds}

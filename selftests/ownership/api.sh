@@ -10,6 +10,7 @@
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # variant in-tree: --in-tree --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device edu,bus=c1,addr=2,dma_mask=0xffffffffffffffff --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev
+# extra: in-tree lazy strict/debug
 # timeout: 90
 
 . /selftests/lib.sh

@@ -8,6 +8,7 @@
 # variant vtd:
 # variant amd: --iommu amd
 # variant virtio: --iommu virtio
+# extra: amd virtio
 # The distribution's kernel is built without iommufd.
 # kernels: debug
 # timeout: 60

@@ -9,7 +9,8 @@
 //!   # timeout: SECONDS               default: 120; debug kernels get four times that
 //!   # modules: inject                our modules with injection points
 //!   # options: OPTIONS OF VM         of all variants, before their own
-//!   # long: NAME NAME                variants that only `check --long` runs
+//!   # long: NAME NAME                variants that only `check --long` runs: many minutes
+//!   # extra: NAME NAME/KERNEL        variants that only `check --extra` runs, everywhere or there
 //!
 //! A variant with --in-tree is a control, to see that the test itself is right. It
 //! runs on the stock kernel only: it is not the kernel's driver that is tested.
@@ -48,8 +49,15 @@ pub struct GuestRun {
 /// Seconds for a variant that only runs when it is asked for.
 const LONG_TIMEOUT: u64 = 7200;
 
-/// All runs of one script, for those of its kernels that are in `kernels`.
-fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Vec<GuestRun>> {
+/// Which runs are wanted.
+pub struct Selection {
+    pub kernels: Vec<String>,
+    pub long: bool,
+    pub extra: bool,
+}
+
+/// All runs of one script that are wanted.
+fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRun>> {
     let test = script.file_stem().unwrap_or_default().to_string_lossy();
     let mut variants: Vec<(&str, Option<&str>, Vec<String>)> = Vec::new();
     let mut wanted = vec!["stock", "debug"];
@@ -57,6 +65,7 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
     let mut inject = false;
     let mut common: Vec<String> = Vec::new();
     let mut long_variants: Vec<&str> = Vec::new();
+    let mut extra: Vec<&str> = Vec::new();
     for line in text.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(':')) else {
             continue;
@@ -91,6 +100,8 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
             common.extend(value.split_whitespace().map(String::from));
         } else if key == "long" {
             long_variants.extend(value.split_whitespace());
+        } else if key == "extra" {
+            extra.extend(value.split_whitespace());
         }
     }
     if variants.is_empty() {
@@ -100,6 +111,7 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
     if let Some(name) = long_variants.iter().find(unknown) {
         bail!("there is no variant '{name}' that could be long");
     }
+    let mut unmatched = extra.clone();
     for (_, _, options) in &mut variants {
         options.splice(0..0, common.iter().cloned());
     }
@@ -109,21 +121,27 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
         }
     }
     let mut runs = Vec::new();
-    for kernel in wanted.iter().filter(|k| kernels.iter().any(|w| w == *k)) {
+    for kernel in &wanted {
         for (variant, only, options) in &variants {
             if only.is_some_and(|only| only != *kernel) {
-                continue;
-            }
-            let is_long = long_variants.contains(variant);
-            if is_long && !long {
                 continue;
             }
             let control = options.iter().any(|o| o == "--in-tree");
             if control && *kernel == "debug" && wanted.contains(&"stock") {
                 continue;
             }
+            let on_kernel = format!("{variant}/{kernel}");
+            let is_extra = |e: &&str| e == variant || *e == on_kernel;
+            unmatched.retain(|e| !is_extra(e));
+            let is_long = long_variants.contains(variant);
+            if is_long && !selection.long
+                || extra.iter().any(is_extra) && !selection.extra
+                || !selection.kernels.iter().any(|k| k == kernel)
+            {
+                continue;
+            }
             runs.push(GuestRun {
-                name: format!("{test}/{variant}/{kernel}"),
+                name: format!("{test}/{on_kernel}"),
                 script: script.to_path_buf(),
                 variant: variant.to_string(),
                 kernel: kernel.to_string(),
@@ -136,11 +154,14 @@ fn parse(script: &Path, text: &str, kernels: &[String], long: bool) -> Result<Ve
             });
         }
     }
+    if let Some(name) = unmatched.first() {
+        bail!("there is no variant '{name}' that could be extra");
+    }
     Ok(runs)
 }
 
-/// The runs of all scripts in `dirs`, but for the long ones unless they are wanted.
-pub fn find(dirs: &[PathBuf], kernels: &[String], long: bool) -> Result<Vec<GuestRun>> {
+/// The runs of all scripts in `dirs` that are wanted.
+pub fn find(dirs: &[PathBuf], selection: &Selection) -> Result<Vec<GuestRun>> {
     let mut runs = Vec::new();
     let mut names = BTreeSet::new();
     for dir in dirs {
@@ -158,7 +179,7 @@ pub fn find(dirs: &[PathBuf], kernels: &[String], long: bool) -> Result<Vec<Gues
                 bail!("{}: another test has this name", script.display());
             }
             let text = std::fs::read_to_string(&script).with_context(read)?;
-            runs.extend(parse(&script, &text, kernels, long).with_context(read)?);
+            runs.extend(parse(&script, &text, selection).with_context(read)?);
         }
     }
     Ok(runs)
@@ -272,12 +293,22 @@ mod tests {
 
     const BOTH: [&str; 2] = ["stock", "debug"];
 
-    fn kernels(names: &[&str]) -> Vec<String> {
-        names.iter().map(|n| n.to_string()).collect()
+    fn selection(kernels: &[&str], long: bool, extra: bool) -> Selection {
+        let kernels = kernels.iter().map(|n| n.to_string()).collect();
+        Selection {
+            kernels,
+            long,
+            extra,
+        }
+    }
+
+    fn selected(text: &str, kernels: &[&str], long: bool, extra: bool) -> Result<Vec<GuestRun>> {
+        let selection = selection(kernels, long, extra);
+        parse(Path::new("/x/smoke.sh"), text, &selection)
     }
 
     fn runs(text: &str, names: &[&str]) -> Result<Vec<GuestRun>> {
-        parse(Path::new("/x/smoke.sh"), text, &kernels(names), false)
+        selected(text, names, false, false)
     }
 
     fn judge(text: &str, code: i32) -> Vec<Verdict> {
@@ -324,10 +355,27 @@ mod tests {
         let short = runs(text, &["stock"]).unwrap();
         assert_eq!(short.len(), 1);
         assert_eq!(short[0].options, ["--nvme", "1", "--inject"]);
-        let all = parse(Path::new("/x/y.sh"), text, &kernels(&["stock"]), true).unwrap();
-        assert_eq!(all[1].name, "y/b/stock");
+        let all = selected(text, &["stock"], true, false).unwrap();
+        assert_eq!(all[1].name, "smoke/b/stock");
         assert_eq!(all[1].options, ["--inject"]);
         assert_eq!((all[0].timeout, all[1].timeout), (120, LONG_TIMEOUT));
+    }
+
+    #[test]
+    fn extra_variants() {
+        let text =
+            "# variant a:\n# variant b on stock:\n# variant c: --in-tree\n# extra: a/debug c\n";
+        let names = |extra| {
+            let runs = selected(text, &BOTH, false, extra).unwrap();
+            runs.into_iter().map(|r| r.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false), ["smoke/a/stock", "smoke/b/stock"]);
+        assert_eq!(names(true)[2..], ["smoke/c/stock", "smoke/a/debug"]);
+        // Nor is what runs nowhere.
+        for name in ["d", "b/debug", "a/new", "c/debug"] {
+            let text = format!("{text}# extra: {name}\n");
+            assert!(runs(&text, &["stock"]).is_err(), "{name}");
+        }
     }
 
     #[test]
@@ -338,7 +386,7 @@ mod tests {
         write(0, "a.sh").unwrap();
         write(1, "b.sh").unwrap();
         write(1, "a.aml").unwrap();
-        let find = || super::find(&paths, &kernels(&["stock"]), false);
+        let find = || super::find(&paths, &selection(&["stock"], false, false));
         let names: Vec<String> = find().unwrap().into_iter().map(|r| r.name).collect();
         assert_eq!(names, ["a/v/stock", "b/v/stock"]);
         write(1, "a.sh").unwrap();

@@ -4,7 +4,7 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use lab::guest_test::{self, GuestRun};
+use lab::guest_test::{self, GuestRun, Selection};
 use lab::host_test::{self, HostTest};
 use lab::kernel::{self, Kernel};
 use lab::ktap::{Point, Verdict};
@@ -36,6 +36,10 @@ struct Options {
     /// Also what takes many minutes
     #[arg(long)]
     long: bool,
+
+    /// Also what others test nearly as well, and controls with the in-tree drivers
+    #[arg(long)]
+    extra: bool,
 
     /// The tests of the Debian package instead, on the system that tools/system has made
     #[arg(long)]
@@ -146,7 +150,12 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
     let host = host.iter().map(Job::Host);
     let folders = folders.iter().map(|f| kernel::tree().join(f));
     let folders: Vec<PathBuf> = folders.filter(|f| f.is_dir()).collect();
-    let guest = guest_test::find(&folders, &o.kernels, o.long)?
+    let selection = Selection {
+        kernels: o.kernels.clone(),
+        long: o.long,
+        extra: o.extra,
+    };
+    let guest = guest_test::find(&folders, &selection)?
         .into_iter()
         .map(Job::Guest);
     let all: Vec<Job> = host.chain(guest).collect();
@@ -156,7 +165,7 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
             .any(|j| selected(&j.name(), std::slice::from_ref(wanted)))
         {
             bail!(
-                "there is no test '{wanted}' (--list prints all, --long and --package have more)"
+                "there is no test '{wanted}' (--list prints all; --extra, --long and --package have more)"
             );
         }
     }
