@@ -123,6 +123,19 @@ cost()
 	echo "$1" >/sys/module/flushcost/parameters/cost_us && echo "calls $(cat /sys/module/flushcost/parameters/calls)"
 }
 
+# Buffers of fio are side by side in memory (--iomem=shmhuge), or scattered (--iomem=malloc): single pages, few of which
+# have their neighbour next to them. For that a file is filled and every second page of it given back; the page
+# allocator hands out single free pages first.
+buffers()
+{
+	echo never >/sys/kernel/mm/transparent_hugepage/enabled
+	echo 16 >/proc/sys/vm/nr_hugepages
+	mount -t tmpfs -o huge=never none /mnt &&
+		fio --name=pages --filename=/mnt/pages --size=64m --rw=write --bs=64k --thread >/tmp/fio.log &&
+		fio --name=holes --filename=/mnt/pages --size=64m --rw=trim:4k --bs=4k --ioengine=falloc --thread \
+			--io_size=32m >/tmp/fio.log || { cat /tmp/fio.log && return 1; }
+}
+
 # find_delayed: the function that submits an invalidation. Compilers make parts of a function that are not it
 # (NAME.cold), so the expression is for all of the name; and just one function may match.
 find_delayed()
@@ -162,7 +175,7 @@ setup()
 		# As an NVMe disk has it; 32 bits otherwise.
 		[ -z "$(take rust_bench "$setup_edu")" ] && wide "$setup_edu" || return 1
 	done
-	[ -z "$disks" ] || modprobe nvme || return 1
+	[ -z "$disks" ] || { modprobe nvme && buffers; } || return 1
 	for setup_disk in $disks; do
 		wait_for 30 eval "[ -n \"\$(block_of $setup_disk)\" ]" || return 1
 	done

@@ -86,6 +86,7 @@ fn orders(extent: &Extent) -> Vec<Order> {
             });
         }
     }
+    orders.retain(|o| matches!(o.kind, Kind::Warm) || extent.has(&o.what, o.policy));
     orders
 }
 

@@ -126,7 +126,7 @@ pub const PAIRS: [Pair; 11] = [
 pub struct Fio {
     /// In results, after "fio"
     pub name: &'static str,
-    /// For fio
+    /// For fio: buffers are side by side in huge pages, or of single pages that are scattered (serve.sh)
     pub words: &'static str,
     /// I/Os for a count; 0: it is not counted
     pub count: u32,
@@ -145,13 +145,15 @@ const fn fio(name: &'static str, words: &'static str, count: u32, quick: bool) -
 
 /// All of them.
 #[rustfmt::skip]
-pub const FIO: [Fio; 6] = [
-    fio("4k read depth 1", "--rw=randread --bs=4k --iodepth=1", 0, false),
-    fio("4k read depth 32", "--rw=randread --bs=4k --iodepth=32", 5000, true),
-    fio("4k read depth 32 2 jobs", "--rw=randread --bs=4k --iodepth=32 --numjobs=2", 0, false),
-    fio("4k write depth 32", "--rw=randwrite --bs=4k --iodepth=32", 0, false),
-    fio("128k read depth 16", "--rw=randread --bs=128k --iodepth=16", 2000, false),
-    fio("4k 70/30 depth 32", "--rw=randrw --rwmixread=70 --bs=4k --iodepth=32", 0, false),
+pub const FIO: [Fio; 8] = [
+    fio("4k read depth 1", "--iomem=shmhuge --rw=randread --bs=4k --iodepth=1", 0, false),
+    fio("4k read depth 32", "--iomem=shmhuge --rw=randread --bs=4k --iodepth=32", 5000, true),
+    fio("4k read depth 32 2 jobs", "--iomem=shmhuge --rw=randread --bs=4k --iodepth=32 --numjobs=2", 0, false),
+    fio("4k read depth 32 scattered", "--iomem=malloc --rw=randread --bs=4k --iodepth=32", 0, false),
+    fio("4k write depth 32", "--iomem=shmhuge --rw=randwrite --bs=4k --iodepth=32", 0, false),
+    fio("128k read depth 16", "--iomem=shmhuge --rw=randread --bs=128k --iodepth=16", 2000, false),
+    fio("128k read depth 16 scattered", "--iomem=malloc --rw=randread --bs=128k --iodepth=16", 2000, false),
+    fio("4k 70/30 depth 32", "--iomem=shmhuge --rw=randrw --rwmixread=70 --bs=4k --iodepth=32", 0, false),
 ];
 
 /// How long, and how much.
@@ -170,6 +172,10 @@ pub struct Extent {
     pub pair_ms: u64,
     /// Milliseconds of a slice of I/O
     pub fio_ms: u64,
+    /// What a measurement has in its name; all have nothing
+    pub what: String,
+    /// Policies, by the names of ours; empty: all
+    pub policies: Vec<String>,
 }
 
 impl Extent {
@@ -184,6 +190,8 @@ impl Extent {
                 guests: 1,
                 pair_ms: 120,
                 fio_ms: 300,
+                what: String::new(),
+                policies: Vec::new(),
             },
             false => Extent {
                 quick,
@@ -193,8 +201,17 @@ impl Extent {
                 guests: 2,
                 pair_ms: 150,
                 fio_ms: 300,
+                what: String::new(),
+                policies: Vec::new(),
             },
         }
+    }
+
+    /// Whether a measurement is wanted, under one of [`POLICIES`].
+    pub fn has(&self, what: &str, policy: usize) -> bool {
+        let ours = POLICIES[policy].ours;
+        what.contains(&self.what)
+            && (self.policies.is_empty() || self.policies.iter().any(|p| p == ours))
     }
 }
 
@@ -209,6 +226,17 @@ mod tests {
         assert_eq!(pairs.len(), PAIRS.len());
         let fio: BTreeSet<_> = FIO.iter().map(|p| p.name).collect();
         assert_eq!(fio.len(), FIO.len());
+    }
+
+    #[test]
+    fn a_run_can_be_of_a_part() {
+        let mut extent = Extent::new(true);
+        assert!(extent.has("pair 4k", 0));
+        extent.what = "fio".into();
+        extent.policies = vec!["lazy".into()];
+        let lazy = POLICIES.iter().position(|p| p.ours == "lazy").unwrap();
+        let has = |what| (0..POLICIES.len()).filter(move |p| extent.has(what, *p));
+        assert_eq!(has("fio 4k read depth 1").collect::<Vec<_>>(), [lazy]);
     }
 
     #[test]

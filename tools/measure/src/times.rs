@@ -73,7 +73,7 @@ fn items(extent: &Extent) -> Vec<Item> {
         let words = format!("{} --time_based --runtime={}ms", fio.words, extent.fio_ms);
         add(format!("fio {}", fio.name), Unit::Iops, words);
     }
-    items.retain(|i| timed(extent, i));
+    items.retain(|i| timed(extent, i) && extent.has(&i.what, i.policy));
     items
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use measure::environment::{self, Environment};
 use measure::guest::{self, Machine};
-use measure::plan::{Extent, Iommu};
+use measure::plan::{Extent, Iommu, POLICIES};
 use measure::result::{Part, Results};
 use measure::{count, sweep, table, times};
 use std::path::PathBuf;
@@ -33,6 +33,18 @@ struct Options {
     /// Only these; all but times whatever other work the host has [default: all, with --quick no sweep]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Step>,
+
+    /// Only what has this in its name, such as "fio" or "4k read"; the sweep is not asked
+    #[arg(long, default_value_t, value_name = "TEXT")]
+    what: String,
+
+    /// Only these policies, by our names for them; the sweep is not asked
+    #[arg(long, value_delimiter = ',', value_name = "POLICY", value_parser = POLICIES.map(|p| p.ours))]
+    policies: Vec<String>,
+
+    /// For an IOMMU's times, whatever the rest has taken [default: 15, with --quick a half]
+    #[arg(long)]
+    minutes: Option<u64>,
 
     /// The result file [default: build/bench/result.json, or quick.json]
     #[arg(long, value_name = "FILE")]
@@ -108,8 +120,13 @@ fn measure(
         done(&mut part)?;
     }
     if let Some(guests) = guests {
-        let end = begin + Duration::from_secs(extent.seconds);
-        let end = end.max(Instant::now() + Duration::from_secs(extent.times));
+        let end = match o.minutes {
+            Some(minutes) => Instant::now() + Duration::from_secs(minutes * 60),
+            None => {
+                let end = begin + Duration::from_secs(extent.seconds);
+                end.max(Instant::now() + Duration::from_secs(extent.times))
+            }
+        };
         part.rows.extend(times::run(&machine, guests, extent, end)?);
         done(&mut part)?;
     }
@@ -126,7 +143,9 @@ fn run(o: &Options) -> Result<()> {
     } else {
         Results::new()
     };
-    let extent = Extent::new(o.quick);
+    let mut extent = Extent::new(o.quick);
+    extent.what.clone_from(&o.what);
+    extent.policies.clone_from(&o.policies);
     let load = environment::load();
     if o.has(Step::Times) && load > BUSY {
         eprintln!("bench: the host is not idle (load {load}): more of the times will be not known");
