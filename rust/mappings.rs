@@ -194,3 +194,6 @@ pub(crate) type Mappings = index::Mappings<Runs>;
 
 /// Runs to be freed without a lock.
 pub(crate) type Freed = index::Freed<Runs>;
+
+/// Why a run was not added.
+pub(crate) type Refused = index::Refused<Runs>;

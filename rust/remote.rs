@@ -38,6 +38,7 @@ use crate::{
             State, //
         },
         Freed,
+        Refused,
         Room, //
     },
     pt::Remote,
@@ -77,12 +78,12 @@ pub(crate) fn map<D: Driver>(
         return Err(EINVAL);
     }
     let room = Room::new(gfp)?;
-    let Err(room) = remote.mappings.lock().insert(room, run) else {
-        return Ok(());
+    let inserted = remote.mappings.lock().insert(room, run);
+    let room = match inserted {
+        Ok(()) => return Ok(()),
+        Err(Refused::Mapped(_)) => return Err(EEXIST),
+        Err(Refused::Deferred(room)) => room,
     };
-    if !remote.mappings.lock().is_deferred(iova, run.last) {
-        return Err(EEXIST);
-    }
     let _ = flush(domain, remote, &Invalidation::All)?;
     let inserted = remote.mappings.lock().insert(room, run);
     // What did not fit is freed here, without the lock.

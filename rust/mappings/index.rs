@@ -57,6 +57,14 @@ pub trait Tree: Default {
 /// Runs that are not needed any more, to be freed where no lock is held.
 pub struct Freed<T: Tree>(#[allow(dead_code)] T);
 
+/// Why a run was not added, with the room that was meant for it.
+pub enum Refused<T: Tree> {
+    /// Some of its addresses are mapped.
+    Mapped(T::Room),
+    /// Some of them were unmapped, and are not forgotten yet.
+    Deferred(T::Room),
+}
+
 /// How many runs stay as they were mapped ([`Mappings::new`]): they take half a megabyte.
 pub const FEW: usize = 8192;
 
@@ -155,13 +163,12 @@ impl<T: Tree> Mappings<T> {
         found
     }
 
-    /// Adds a run, which is told of later. Gives the room back if some of its addresses are mapped, or
-    /// not forgotten yet.
-    pub fn insert(&mut self, room: T::Room, run: Run) -> Result<(), T::Room> {
+    /// Adds a run, which is told of later.
+    pub fn insert(&mut self, room: T::Room, run: Run) -> Result<(), Refused<T>> {
         if self.is_deferred(run.iova, run.last) {
-            return Err(room);
+            return Err(Refused::Deferred(room));
         }
-        self.live.insert(room, run)
+        self.live.insert(room, run).map_err(Refused::Mapped)
     }
 
     /// Whether something between two addresses, first and last, was unmapped and is not forgotten yet.

@@ -5,7 +5,7 @@
 use std::{cell::Cell, collections::BTreeMap, ops::ControlFlow};
 
 use iommu::mappings::{
-    index::{self, Tree},
+    index::{self, Refused, Tree},
     run::{Rights, Run, State},
 };
 use proptest::prelude::*;
@@ -114,12 +114,17 @@ fn insert(mappings: &mut Mappings, run: Run) -> bool {
     mappings.insert(Room::new(), run).is_ok()
 }
 
+/// Tells of what was mapped between two addresses, first and last.
+fn tell(mappings: &mut Mappings, start: u64, last: u64) {
+    mappings.join(start, last);
+    mappings.settle(start, last);
+}
+
 /// Maps, and tells of it at once.
 fn map(mappings: &mut Mappings, iova: u64, phys: u64, bytes: u64) -> bool {
     let inserted = insert(mappings, run(iova, phys, bytes));
     if inserted {
-        mappings.join(iova, iova + (bytes - 1));
-        mappings.settle(iova, iova + (bytes - 1));
+        tell(mappings, iova, iova + (bytes - 1));
     }
     inserted
 }
@@ -331,6 +336,34 @@ fn what_was_not_forgotten_is_in_the_way() {
     assert!(map(&mut mappings, PAGE, 0, PAGE) && map(&mut mappings, 9 * PAGE, 0, PAGE));
 }
 
+/// What is in the way of a page: `None` if nothing is, and then it is mapped.
+fn in_the_way(mappings: &mut Mappings, page: u64) -> Option<&'static str> {
+    match mappings.insert(Room::new(), run(page * PAGE, 0, PAGE)) {
+        Ok(()) => None,
+        Err(Refused::Mapped(_)) => Some("mapped"),
+        Err(Refused::Deferred(_)) => Some("deferred"),
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_why() {
+    let mut mappings = Mappings::new(0);
+    assert_eq!(in_the_way(&mut mappings, 1), None);
+    assert_eq!(in_the_way(&mut mappings, 1), Some("mapped"));
+    assert_eq!(mappings.remove(PAGE, 2 * PAGE - 1), PAGE);
+    assert!(mappings.defer(PAGE, 2 * PAGE - 1));
+    assert_eq!(in_the_way(&mut mappings, 1), Some("deferred"));
+    // While units are asked, too: when they have done it, it is free.
+    assert!(mappings.begin_flush());
+    assert_eq!(in_the_way(&mut mappings, 1), Some("deferred"));
+    drop(mappings.end_flush(true));
+    assert_eq!(in_the_way(&mut mappings, 1), None);
+    // Of a range that meets both, what is deferred can be helped.
+    assert!(mappings.defer(2 * PAGE, 3 * PAGE - 1));
+    let both = mappings.insert(Room::new(), run(PAGE, 0, 2 * PAGE));
+    assert!(matches!(both, Err(Refused::Deferred(_))));
+}
+
 #[test]
 fn what_is_deferred_twice_is_one() {
     let mut mappings = Mappings::new(0);
@@ -445,9 +478,16 @@ proptest! {
         for step in steps {
             match step {
                 Step::Map { page, pages, phys } => {
-                    let free = (page..page + pages).all(|p| !model.contains_key(&p) && !waiting.contains_key(&p));
-                    prop_assert_eq!(map(&mut mappings, page * PAGE, phys * PAGE, pages * PAGE), free);
+                    let mut range = page..page + pages;
+                    let deferred = range.clone().any(|p| waiting.contains_key(&p));
+                    let free = !deferred && !range.any(|p| model.contains_key(&p));
+                    match mappings.insert(Room::new(), run(page * PAGE, phys * PAGE, pages * PAGE)) {
+                        Ok(()) => prop_assert!(free),
+                        Err(Refused::Deferred(_)) => prop_assert!(deferred),
+                        Err(Refused::Mapped(_)) => prop_assert!(!free && !deferred),
+                    }
                     if free {
+                        tell(&mut mappings, page * PAGE, (page + pages) * PAGE - 1);
                         model.extend((0..pages).map(|i| (page + i, (phys + i, page))));
                     }
                 }
@@ -464,8 +504,7 @@ proptest! {
                         }
                         model.insert(page + i, (*phys_page, piece));
                     }
-                    mappings.join(page * PAGE, end * PAGE - 1);
-                    mappings.settle(page * PAGE, end * PAGE - 1);
+                    tell(&mut mappings, page * PAGE, end * PAGE - 1);
                 }
                 Step::Unmap { page, pages, defer } => {
                     let done = mappings.remove(page * PAGE, (page + pages) * PAGE - 1) / PAGE;
@@ -586,8 +625,7 @@ fn core_maps(mappings: &mut Mappings, sizes: u64, iova: u64, segments: &[(u64, u
             at += page * count;
         }
     }
-    mappings.join(iova, at - 1);
-    mappings.settle(iova, at - 1);
+    tell(mappings, iova, at - 1);
 }
 
 /// As the core unmaps: it stops when nothing was done, and what was done counts.
