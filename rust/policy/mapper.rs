@@ -142,7 +142,14 @@ impl<D: Driver> Mapper<D> {
     pub(crate) fn unmapped(&self, iova: u64, bytes: u64) {
         if self.device.overlay() == Overlay::Strict && self.domain.is_queued() {
             // As for every unmap that fails: the core's queue flushes again before it reuses any.
-            let _ = self.flush(iova, bytes);
+            let _ = match D::Table::IS_REMOTE {
+                // The addresses are the queue's by now. Another CPU may have emptied it, and given them to
+                // somebody who mapped there: a unit must not be asked to forget that. It forgets what is
+                // deferred, which these are unless the queue had it do so.
+                true => self.domain.flush(&Invalidation::All).map(drop),
+                // Where units only cache, more than that is lost with nobody.
+                false => self.flush(iova, bytes),
+            };
         }
     }
 
