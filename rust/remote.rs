@@ -7,7 +7,8 @@
 //! - Who maps inserts a *fresh* run. Nobody tells units of it but the mapper, in [`announce`], with the
 //!   attachment lock held; then it is *told*.
 //! - Who unmaps takes the run out, and units are asked to forget its addresses after that ([`flush`]),
-//!   with the attachment lock held.
+//!   with the attachment lock held. Until then nobody maps there: it is the core that gives out addresses,
+//!   and who unmaps has them until the flush is over.
 //! - An endpoint that comes is put into the domain with the attachment lock held, and if it is the
 //!   first one of its tag, the unit is told all runs that are *told* before the lock is released
 //!   ([`fill`]). So each run is told by its mapper or by who comes, and by one of them only.
@@ -171,7 +172,7 @@ pub(crate) fn announce<D: Driver>(
         _freed = Some(freed);
         let _ = forgotten?;
         // What of this it has taken is in the way of telling it once more.
-        forget_range(&nodes, remote, iova, last).map(drop)?;
+        forget_range(&nodes, iova, last).map(drop)?;
         told = tell(&nodes, remote, iova, last);
     }
     told?;
@@ -210,31 +211,9 @@ fn forget<D: Driver>(
     result
 }
 
-/// The first addresses from `at` to `last` where nothing is mapped that units were told of, first and
-/// last.
-fn gap(remote: &Remote, mut at: u64, last: u64) -> Option<(u64, u64)> {
-    if at > last {
-        return None;
-    }
-    let mut mappings = remote.mappings.lock();
-    while at <= last {
-        match mappings.told(at, last) {
-            None => return Some((at, last)),
-            Some(run) if run.iova > at => return Some((at, run.iova - 1)),
-            Some(run) => at = run.last.checked_add(1)?,
-        }
-    }
-    None
-}
-
-/// Has units forget what is not mapped any more between two addresses, first and last.
-fn forget_range<D: Driver>(
-    nodes: &[Node<D>],
-    remote: &Remote,
-    start: u64,
-    last: u64,
-) -> Result<Synced> {
-    forget(nodes, |from| gap(remote, from.max(start), last))
+/// Has units forget a range, in which nothing is mapped that they were told of.
+fn forget_range<D: Driver>(nodes: &[Node<D>], start: u64, last: u64) -> Result<Synced> {
+    forget(nodes, |from| (from <= last).then_some((start, last)))
 }
 
 /// Has units forget what was deferred; it waits on if they do not. The nodes are to be freed without
@@ -267,14 +246,10 @@ pub(crate) fn flush<D: Driver>(
             forgotten
         }
         Invalidation::Range { start, last, .. } => {
-            let forgotten = forget_range(&nodes, remote, start, last);
+            let forgotten = forget_range(&nodes, start, last);
             if forgotten.is_err() {
-                let mut at = Some(start);
-                while let Some((start, last)) = at.and_then(|at| gap(remote, at, last)) {
-                    // Without memory for that the next mapping there is the unit's to refuse.
-                    let _ = remote.mappings.lock().defer(start, last);
-                    at = last.checked_add(1);
-                }
+                // Without memory for that the next mapping there is the unit's to refuse.
+                let _ = remote.mappings.lock().defer(start, last);
             }
             forgotten
         }
