@@ -164,7 +164,6 @@ pub(crate) fn announce<D: Driver>(
     // Freed after the lock was released, as it is declared before.
     let mut _freed = None;
     let nodes = domain.attached.lock();
-    remote.mappings.lock().join(iova, last);
     let mut told = inject::fails_atomic("map.tell").and_then(|()| tell(&nodes, remote, iova, last));
     if matches!(told, Err(ENOMEM)) {
         inject::reach_atomic("map.nomem");

@@ -179,28 +179,44 @@ impl<T: Tree> Mappings<T> {
         })
     }
 
-    /// Makes single pieces of fresh runs that follow each other, between two addresses, first and
-    /// last: units will be told of them as that.
+    /// Shows `each` the fresh runs that start between two addresses, first and last, until it has seen
+    /// enough. Those that follow each other are a single piece from here on: units are told of them as that.
     ///
     /// Only whoever mapped them may do this, as the others would not find theirs any more.
-    pub fn join(&mut self, start: u64, last: u64) {
-        self.unite(start, last, Run::as_piece);
-    }
-
-    /// Shows `each` the fresh runs that start between two addresses, first and last, until it has seen
-    /// enough.
     pub fn each_fresh(
         &mut self,
         start: u64,
         last: u64,
         mut each: impl FnMut(&Run) -> ControlFlow<()>,
     ) {
+        // Shown when it is seen where it ends.
+        let mut piece: Option<Run> = None;
+        let mut joined = false;
         self.live.visit(start, last, |run, state| {
             if *state == State::Told || run.iova < start {
                 return ControlFlow::Continue(());
             }
-            each(run)
+            let Some(before) = piece.replace(*run) else {
+                return ControlFlow::Continue(());
+            };
+            if let Some(both) = before.as_piece(run) {
+                piece = Some(both);
+                joined = true;
+                return ControlFlow::Continue(());
+            }
+            let enough = each(&before);
+            if enough.is_break() {
+                piece = None;
+            }
+            enough
         });
+        if let Some(piece) = piece {
+            let _ = each(&piece);
+        }
+        if joined {
+            // All of them, so that the next look at the rest finds none.
+            self.unite(start, last, Run::as_piece);
+        }
     }
 
     /// Units were told of the fresh runs between two addresses, first and last.

@@ -116,7 +116,7 @@ fn insert(mappings: &mut Mappings, run: Run) -> bool {
 
 /// Tells of what was mapped between two addresses, first and last.
 fn tell(mappings: &mut Mappings, start: u64, last: u64) {
-    mappings.join(start, last);
+    fresh(mappings, start, last);
     mappings.settle(start, last);
 }
 
@@ -244,7 +244,6 @@ fn what_one_mapper_maps_is_told_as_one() {
         assert!(insert(&mut mappings, run(i * PAGE, i * PAGE, PAGE)));
     }
     // Another mapper's page, next to them, is not joined.
-    mappings.join(0, 3 * PAGE - 1);
     let others = [run(3 * PAGE, 3 * PAGE, PAGE), run(5 * PAGE, 5 * PAGE, PAGE)];
     assert_eq!(fresh(&mut mappings, 0, 3 * PAGE - 1), [run(0, 0, 3 * PAGE)]);
     assert_eq!(fresh(&mut mappings, PAGE, u64::MAX), others);
@@ -260,6 +259,41 @@ fn what_one_mapper_maps_is_told_as_one() {
     assert_eq!(mappings.remove(4 * PAGE, 6 * PAGE - 1), 0);
     assert_eq!(mappings.phys(5 * PAGE + 7), Some(5 * PAGE + 7));
     assert_eq!(mappings.phys(4 * PAGE), None);
+}
+
+#[test]
+fn a_list_is_told_in_parts_of_any_length() {
+    // Pages in memory: 3 that follow each other, 1, 2, 1, 2.
+    let phys = [0, 1, 2, 9, 20, 21, 30, 40, 41];
+    let pieces = [(0, 3), (3, 1), (4, 2), (6, 1), (7, 2)];
+    for part in 1..=pieces.len() {
+        let mut mappings = Mappings::new(0);
+        for (i, phys) in (0..).zip(&phys) {
+            assert!(insert(&mut mappings, run(i * PAGE, phys * PAGE, PAGE)));
+        }
+        let mut shown = Vec::new();
+        let mut at = Some(0);
+        while let Some(from) = at.take() {
+            let mut room = part;
+            mappings.each_fresh(from, 9 * PAGE - 1, |run| {
+                if room == 0 {
+                    at = Some(run.iova);
+                    return ControlFlow::Break(());
+                }
+                room -= 1;
+                assert_eq!(run.piece.get(), run.bytes());
+                shown.push((run.iova / PAGE, run.bytes() / PAGE));
+                ControlFlow::Continue(())
+            });
+        }
+        assert_eq!(shown, pieces);
+        // Another unit is told the same, and so they stay.
+        assert_eq!(fresh(&mut mappings, 0, 9 * PAGE - 1).len(), pieces.len());
+        mappings.settle(0, 9 * PAGE - 1);
+        assert_eq!(runs(&mappings).len(), pieces.len());
+        assert_eq!(mappings.remove(PAGE, 2 * PAGE - 1), 0);
+        assert_eq!(mappings.remove(0, 9 * PAGE - 1), 9 * PAGE);
+    }
 }
 
 #[test]
