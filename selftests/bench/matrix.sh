@@ -81,7 +81,7 @@ ${two:+$measure 4k-2cpus pairs=20000 threads=2}
 ${two:+$measure 4k-2cpus-depth32 pairs=20000 threads=2 depth=32}
 $measure 64k pairs=5000 size=64k
 $measure 64k-depth32 pairs=5000 size=64k depth=32
-$measure 1M pairs=500 size=1M
+$measure 1M pairs=5000 size=1M
 $measure sg-32x4k pairs=2000 kind=sg
 $measure sg-32x4k-scattered pairs=2000 kind=scattered
 $measure sg-32x4k-scattered-depth32 pairs=2000 kind=scattered depth=32
