@@ -8,13 +8,10 @@ use crate::{
     named,
     pci::Function,
     policy::{
-        name::Overlay,
+        overlay::Chosen,
         settings, //
     },
-    pt::{
-        walk::Range,
-        PageTable, //
-    },
+    pt::walk::Range,
     raw,
     unit::UnitRef, //
 };
@@ -133,8 +130,9 @@ pub(crate) struct Device<D: Driver> {
     /// other also where the core does not hold `group->mutex`.
     #[pin]
     pub(crate) place: Mutex<Place<D>>,
-    /// An [`Overlay`](crate::policy::name::Overlay).
-    pub(crate) overlay: Atomic<u32>,
+    /// What is done differently from what the group's default domain says; `policy/overlay.rs`
+    /// changes it, with the lock of the group's members held.
+    pub(crate) overlay: Chosen,
     /// It may do what only devices that are trusted may.
     pub(crate) trusted: bool,
     /// The queue of the group's next default domain would be a single one.
@@ -166,7 +164,7 @@ impl<D: Driver> Device<D> {
                 endpoint,
                 group_size: Atomic::new(1),
                 trusted: Function::from_device(dev).is_none_or(|function| !function.is_untrusted()),
-                overlay: Atomic::new(Self::first_overlay() as u32),
+                overlay: Chosen::new(),
                 single_queue: Atomic::new(settings::single_queue()),
                 max_age_ms: Atomic::new(settings::max_age_ms()),
                 has_attributes: Atomic::new(false),
@@ -183,14 +181,6 @@ impl<D: Driver> Device<D> {
             }),
             GFP_KERNEL,
         )
-    }
-
-    /// What the module's parameter says, as far as it is for this kind of unit.
-    fn first_overlay() -> Overlay {
-        match settings::overlay() {
-            Overlay::Lazy if D::Table::IS_REMOTE => Overlay::None,
-            overlay => overlay,
-        }
     }
 
     /// What tells a device from others that are there; compared only.

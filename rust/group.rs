@@ -22,7 +22,10 @@ use crate::{
         merged::How,
         ports, //
     },
-    policy::mapper, //
+    policy::{
+        mapper,
+        overlay, //
+    }, //
 };
 use kernel::{
     prelude::*,
@@ -251,7 +254,8 @@ impl<D: Driver> Groups<D> {
 
     /// Puts a new device into a group, for what may be said of the reasons in `merged`.
     ///
-    /// Context: may sleep. Errors: `ENOMEM`.
+    /// Context: may sleep. Errors: `ENOMEM`; a flush failed that has to come before a device that is not
+    /// trusted.
     ///
     /// # Safety
     ///
@@ -272,6 +276,8 @@ impl<D: Driver> Groups<D> {
         };
         {
             let mut members = group.members.lock();
+            members.reserve(1, GFP_KERNEL)?;
+            overlay::join(&members, &device)?;
             let park = group.park && !in_use(&members);
             if let Some(known) = members.first() {
                 let single = known.single_queue.load(Relaxed);

@@ -12,6 +12,7 @@ mod group_type;
 mod keep;
 pub(crate) mod mapper;
 pub mod name;
+pub(crate) mod overlay;
 mod scatter;
 pub mod segments;
 pub(crate) mod settings;

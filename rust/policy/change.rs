@@ -13,6 +13,7 @@ use super::{
         Plan,
         Policy, //
     },
+    overlay,
     settings, //
 };
 use crate::{
@@ -35,9 +36,9 @@ use crate::{
 use kernel::{
     bindings,
     prelude::*,
-    sync::atomic::{
-        Full,
-        Relaxed, //
+    sync::{
+        atomic::Relaxed,
+        Arc, //
     },
 };
 
@@ -87,16 +88,16 @@ pub(crate) fn default_type<D: Driver>(device: &Device<D>, dev: &kernel::device::
     }
 }
 
-/// Gives a new device's group its queue, if that is what every device gets. Context: may sleep.
+/// Gives a new device's group its queue, if that is what every device gets; and takes it away where a
+/// device is not trusted, as the core does not look at a group's type again. Context: may sleep.
 pub(crate) fn apply_default<D: Driver>(member: &Member<D>, function: &Function<'_>) {
+    let trusted = are_trusted(&member.group.members.lock());
     let policy = match settings::policy() {
+        _ if !trusted => Policy::Strict,
         Some(policy @ (Policy::Fq | Policy::FqSingle)) => policy,
         Some(Policy::Lazy) if D::Table::IS_REMOTE => Policy::Lazy,
         _ => return,
     };
-    if !are_trusted(&member.group.members.lock()) {
-        return;
-    }
     if let Err(e) = change(member, function, policy) {
         pr_warn!(
             "{function}: policy {} not set (error {})\n",
@@ -112,14 +113,14 @@ pub(crate) fn apply_default<D: Driver>(member: &Member<D>, function: &Function<'
 /// Context: may sleep; the device's lock is held.
 pub(crate) fn start<D: Driver>(member: &Member<D>, function: &Function<'_>) {
     let device = &member.device;
-    let _members = member.group.members.lock();
+    let members = member.group.members.lock();
     if device.overlay() == Overlay::None || !uses_dma_api(device) {
         return;
     }
     match mapper::start(device, function, false) {
         // Without a domain that translates the policy is identity, whatever lies above.
         Ok(()) | Err(ENODEV) => {}
-        Err(e) => decline(device, function, e),
+        Err(e) => decline(&members, device, function, e),
     }
 }
 
@@ -129,17 +130,23 @@ pub(crate) fn start<D: Driver>(member: &Member<D>, function: &Function<'_>) {
 /// Context: may sleep; the device's lock is held.
 pub(crate) fn started<D: Driver>(member: &Member<D>, function: &Function<'_>) {
     let device = &member.device;
-    let _members = member.group.members.lock();
+    let members = member.group.members.lock();
     // SAFETY: The lock is held.
     let mapper = unsafe { mapper::get(device) };
     let lazy = mapper.filter(|_| device.overlay() == Overlay::Lazy);
     if let Some(Err(e)) = lazy.map(|mapper| mapper.make_window()) {
-        decline(device, function, e);
+        decline(&members, device, function, e);
     }
 }
 
-fn decline<D: Driver>(device: &Device<D>, function: &Function<'_>, e: Error) {
-    device.overlay.store(Overlay::None as u32, Relaxed);
+fn decline<D: Driver>(
+    members: &[Arc<Device<D>>],
+    device: &Device<D>,
+    function: &Function<'_>,
+    e: Error,
+) {
+    // A flush that fails: there was no window, so nothing was put off.
+    let _ = overlay::set(members, device, Overlay::None);
     pr_warn!(
         "{function}: its policy is that of its group (error {})\n",
         e.to_errno()
@@ -191,30 +198,10 @@ fn prepare<D: Driver>(member: &Member<D>, function: &Function<'_>, overlay: Over
         .map_or(Ok(()), |mapper| mapper.make_window())
 }
 
-/// Changes what the device does differently from its group, and completes all flushes that the old way
-/// has left.
-fn set_overlay<D: Driver>(member: &Member<D>, overlay: Overlay) -> Result {
-    let device = &member.device;
-    // Keeps the driver's end away.
-    let _members = member.group.members.lock();
-    // SAFETY: The lock is held.
-    let mapper = unsafe { mapper::get(device) };
-    // Full: who unmaps after it sees it, or the flushes below find the page unmapped.
-    let before = device.overlay.xchg(overlay as u32, Full);
-    if before == overlay as u32 {
-        return Ok(());
-    }
-    if let Some(mapper) = mapper {
-        mapper.drain()?;
-        mapper.domain.flush(&Invalidation::All).map(drop)?;
-    }
-    Ok(())
-}
-
 /// Gives the device another policy.
 ///
 /// Errors: `EPERM` where a device of the group is not trusted; `EBUSY` while a driver is bound, if it takes
-/// a new default domain, or operations that this driver's device cannot be given now; `EACCES` without the
+/// a new default domain, or operations that this device cannot be given now, or not at all; `EACCES` without the
 /// rights to change a group's type; `ENODEV`, `ENOMEM`; what a flush has that failed, and the policy is
 /// changed then. Else it is not, but that where the core has no memory for one of several steps, a group
 /// may have become a strict or a queued one.
@@ -252,7 +239,7 @@ pub(crate) fn change<D: Driver>(
     // First what can be refused: the group's type is that of its other devices too.
     prepare(member, function, plan.overlay)?;
     change_base(member, function, base, &plan)?;
-    set_overlay(member, plan.overlay)
+    overlay::set(&member.group.members.lock(), &member.device, plan.overlay)
 }
 
 /// Changes how long what the device unmaps can stay reachable under the policy `lazy`, 0: until all were

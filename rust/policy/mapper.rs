@@ -69,14 +69,6 @@ pub(crate) struct Mapper<D: Driver> {
     wrong: Atomic<u32>,
 }
 
-impl<D: Driver> Device<D> {
-    /// What is done differently for the device from what its group's default domain says.
-    #[inline]
-    pub(crate) fn overlay(&self) -> Overlay {
-        Overlay::from_u32(peek(&self.overlay))
-    }
-}
-
 impl<D: Driver> Mapper<D> {
     /// The window, if there is one.
     #[inline]

@@ -2,10 +2,7 @@
 
 //! The framework's parameters: what holds for every device that nothing else is said of.
 
-use super::name::{
-    Overlay,
-    Policy, //
-};
+use super::name::Policy;
 use crate::{
     bindings,
     module_parameters, //
@@ -38,14 +35,6 @@ fn policy_text() -> &'static CStr {
 /// What every device gets; `None` if the kernel's own parameters decide.
 pub(crate) fn policy() -> Option<Policy> {
     Policy::parse(policy_text().to_bytes())
-}
-
-/// What lies above the default domain then.
-pub(crate) fn overlay() -> Overlay {
-    match policy() {
-        Some(Policy::Lazy) => Overlay::Lazy,
-        _ => Overlay::None,
-    }
 }
 
 /// Which queue default domains have if they have one.
