@@ -22,7 +22,7 @@
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 15
+ktap_set_plan 17
 
 # What iommu-testdev writes.
 PATTERN=0x12345678
@@ -104,6 +104,49 @@ nothing_is_reached_after_unmap()
 	fi &&
 		expect page match "$(oracle "$one" check "$handle" 0x44444444)" &&
 		oracle "$one" free "$handle"
+}
+
+# put_off: without a maximum age the device still reaches what was unmapped. Sets $handle and $iova.
+put_off()
+{
+	map "$one" from && expect "mapped" ok "$(oracle "$one" dma write "$iova")" &&
+		oracle "$one" unmap "$handle" && expect "unmapped" ok "$(oracle "$one" dma write "$iova")" &&
+		oracle "$one" fill "$handle" 0x44444444
+}
+
+# ended WHAT: nothing of it is reached after that
+ended()
+{
+	expect "after $1" tx_fail "$(oracle "$one" dma write "$iova")" &&
+		expect page match "$(oracle "$one" check "$handle" 0x44444444)" && oracle "$one" free "$handle"
+}
+
+no_maximum_age()
+{
+	echo 0 >"/sys/bus/pci/devices/$one/rust_iommu/max_age_ms"
+}
+
+# A minute is far from being over.
+another_age_ends_what_was_put_off()
+{
+	for age in 60000 0 60001; do
+		no_maximum_age && put_off && echo $age >"/sys/bus/pci/devices/$one/rust_iommu/max_age_ms" &&
+			ended "max_age_ms $age" || return 1
+	done
+}
+
+another_policy_ends_what_was_put_off()
+{
+	for policy in strict fq; do
+		no_maximum_age && put_off && set_policy "$one" $policy && ended "policy $policy" || return 1
+		[ $policy = fq ] || {
+			map "$one" from && oracle "$one" dma write "$iova" &&
+				expect "under strict" tx_fail "$(oracle "$one" unmap "$handle" then-write)" &&
+				oracle "$one" free "$handle" || return 1
+		}
+		set_policy "$one" lazy || return 1
+	done
+	echo 1000 >"/sys/bus/pci/devices/$one/rust_iommu/max_age_ms"
 }
 
 # Contiguous, but of no page's size: the core maps and unmaps it in parts. Nothing of it is left, so the same
@@ -242,6 +285,16 @@ ktap_test_result "a read-only mapping refuses writes" quiet read_only_refuses_wr
 ktap_test_result "a write-only mapping refuses reads" quiet write_only_refuses_read
 ktap_test_result "nothing is reached after unmap" quiet nothing_is_reached_after_unmap
 ktap_test_result "three, five and seven pages are reached, and then none of them" quiet all_of_odd_sizes_goes
+case $VARIANT in
+window*)
+	ktap_test_result "nothing that was put off is reached once max_age_ms was written" quiet another_age_ends_what_was_put_off
+	ktap_test_result "nothing that was put off is reached once the policy was changed" quiet another_policy_ends_what_was_put_off
+	;;
+*)
+	ktap_test_skip "nothing that was put off is reached once max_age_ms was written (nothing is put off)"
+	ktap_test_skip "nothing that was put off is reached once the policy was changed (nothing is put off)"
+	;;
+esac
 ktap_test_result "a neighbour survives an unmap" quiet neighbour_survives_unmap
 ktap_test_result "C12: one address, two groups, two pages" quiet same_address_different_pages
 ktap_test_result "a domain of its own is exact" quiet own_domain_is_exact
