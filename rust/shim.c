@@ -8,6 +8,7 @@
 #include <linux/hrtimer.h>
 #include <linux/io.h>
 #include <linux/kernfs.h>
+#include <linux/memremap.h>
 #include <linux/moduleparam.h>
 #include <linux/msi.h>
 #include <linux/preempt.h>
@@ -284,6 +285,12 @@ phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg)
 	return sg_phys(sg);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_sg_phys);
+
+bool rust_iommu_sg_is_peer(struct scatterlist *sg)
+{
+	return is_pci_p2pdma_page(sg_page(sg));
+}
+EXPORT_SYMBOL_GPL(rust_iommu_sg_is_peer);
 
 phys_addr_t rust_iommu_page_to_phys(struct page *page)
 {

@@ -102,6 +102,7 @@ void rust_iommu_pt_deinit(struct pt_iommu *table);
 void rust_iommu_ratelimit_init(struct ratelimit_state *rs, u32 seconds, u32 burst);
 u64 rust_iommu_seg_boundary(struct device *dev);
 void rust_iommu_set_shadow_on_flush(struct device *dev, bool on);
+bool rust_iommu_sg_is_peer(struct scatterlist *sg);
 phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg);
 void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length);
 extern const struct pt_iommu_driver_ops rust_iommu_full_size;

@@ -189,6 +189,18 @@ impl Output {
     }
 }
 
+/// Whether some of the memory is another device's.
+///
+/// # Safety
+///
+/// As for [`Entries::new`].
+unsafe fn has_peers(list: *mut bindings::scatterlist, count: usize) -> bool {
+    // SAFETY: By the contract.
+    let mut entries = unsafe { Entries::new(list, count) };
+    // SAFETY: An entry of the list.
+    entries.any(|entry| unsafe { bindings::rust_iommu_sg_is_peer(entry.at) })
+}
+
 /// # Safety
 ///
 /// Called by the DMA API as this operation.
@@ -203,6 +215,13 @@ pub(super) unsafe extern "C" fn map_sg<D: Driver>(
     let mapper = unsafe { mapper::<D>(dev) };
     // CAST: not negative.
     let entries = count as usize;
+    // A driver that has probed with these operations was told that there is no peer-to-peer DMA; one that
+    // was there before them may have been told that there is.
+    //
+    // SAFETY: By the contract.
+    if mapper.taken_over && unsafe { has_peers(list, entries) } {
+        return EREMOTEIO.to_errno();
+    }
     // SAFETY: By the contract.
     let total = unsafe { Entries::new(list, entries) };
     let total = total.map(|entry| entry.pages()).sum();
