@@ -74,6 +74,8 @@ pub struct Ops<D: Driver> {
     registry: LateLock<RegistryLock<D>>,
     /// Paging domains that there are; those that were leaked count too.
     domains: Atomic<usize>,
+    /// Up to which size the core allocates IOVAs fast, in bytes.
+    optimal_size: Atomic<usize>,
 }
 
 // SAFETY: The operations are constant after `new`. What the core writes to the two
@@ -135,6 +137,7 @@ impl<D: Driver> Ops<D> {
             // by the function's contract.
             registry: unsafe { LateLock::new(Registry::new()) },
             domains: Atomic::new(0),
+            optimal_size: Atomic::new(usize::MAX),
         }
     }
 
@@ -156,6 +159,11 @@ impl<D: Driver> Ops<D> {
     /// How many paging domains there are.
     pub(crate) fn domains(&self) -> &Atomic<usize> {
         &self.domains
+    }
+
+    /// Up to which size the core allocates IOVAs fast, in bytes: the same for all devices, once known.
+    pub(crate) fn optimal_size(&self) -> &Atomic<usize> {
+        &self.optimal_size
     }
 
     pub(crate) fn iommu_ops(&self) -> *const bindings::iommu_ops {

@@ -39,6 +39,7 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
+    sync::atomic::Relaxed, //
 };
 
 pub(super) type Direction = bindings::dma_data_direction;
@@ -70,6 +71,7 @@ pub(crate) const fn table<D: Driver>() -> bindings::dma_map_ops {
         map_sg: Some(scatter::map_sg::<D>),
         unmap_sg: Some(scatter::unmap_sg::<D>),
         max_mapping_size: Some(max_mapping_size::<D>),
+        opt_mapping_size: Some(opt_mapping_size::<D>),
         get_merge_boundary: Some(get_merge_boundary),
         ..pin_init::zeroed()
     }
@@ -350,6 +352,16 @@ unsafe extern "C" fn max_mapping_size<D: Driver>(dev: *mut bindings::device) -> 
     let twin = unsafe { mapper::<D>(dev) }.twin.as_raw();
     // SAFETY: The twin takes what the device does.
     unsafe { bindings::dma_max_mapping_size(twin) }
+}
+
+/// What the core would say. Drivers ask when they probe, and the policy may change after that; and units
+/// without tables have their addresses from the core.
+///
+/// # Safety
+///
+/// Called by the DMA API as this operation.
+unsafe extern "C" fn opt_mapping_size<D: Driver>() -> usize {
+    D::ops().optimal_size().load(Relaxed)
 }
 
 /// # Safety

@@ -256,6 +256,9 @@ fn mapper<D: Driver>(
     };
     // SAFETY: The mapper is dropped by `stop`, before the device leaves its group.
     let twin = Arc::pin_init(unsafe { Twin::new(function.as_device()) }, GFP_KERNEL)?;
+    // SAFETY: The twin's operations are the core's, and it has the device's masks.
+    let optimal = unsafe { bindings::dma_opt_mapping_size(twin.as_raw()) };
+    D::ops().optimal_size().store(optimal, Relaxed);
     let mapper = Mapper {
         twin,
         device: device.clone(),

@@ -77,8 +77,15 @@ bad_names_are_refused()
 under()
 {
 	set_policy "$disk" "$1" && expect type "$2" "$(type_of "$disk")" && bind nvme "$disk" &&
-		wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m &&
+		wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m && largest_request "$1" &&
 		expect "policy with a driver" "$1" "$(policy_of "$disk")" && unbind "$disk"
+}
+
+# largest_request POLICY: nvme makes none that is larger than what the core allocates addresses for fast, which
+# it asks for when it is bound.
+largest_request()
+{
+	[ "$1" = identity ] || expect "KB of a request" 128 "$(cat /sys/block/nvme0n1/queue/max_hw_sectors_kb)"
 }
 
 # From each to each of the others.
