@@ -20,6 +20,7 @@ pub mod model;
 pub mod operations;
 pub mod oracle;
 pub mod owned;
+pub mod pages;
 pub mod raw;
 pub mod schedule;
 pub mod storm;

@@ -8,7 +8,7 @@
 use clap::{Parser, Subcommand};
 use races::{
     age, attach, fail_nth, huge, inject, ioas, iommufd, iommufd_group, latency, load, memlock,
-    oracle, owned, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
+    oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -58,6 +58,8 @@ enum Command {
     Memlock(memlock::Options),
     /// Map huge pages with VFIO, and print how many pages the IOMMU's tables grew by
     Huge(huge::Options),
+    /// Map many pages with VFIO, each by itself, and look at what a device reaches
+    Pages(pages::Options),
     /// Map memory for devices with iommufd
     IoasLock(ioas::Options),
     /// For how long a device reaches what was unmapped
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Attach(o) => attach::run(&o),
         Command::Unplug(o) => unplug::run(&o),
         Command::Walk(o) => walk::run(&o),
+        Command::Pages(o) => pages::run(&o),
         Command::Table(o) => table::run(&o),
         Command::Schedule(o) => schedule::run(&o),
         Command::Storm(o) => storm::run(&o),

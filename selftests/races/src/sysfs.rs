@@ -131,6 +131,16 @@ impl Device {
         Ok(entry.file_name().to_string_lossy().into_owned())
     }
 
+    /// How much is mapped in the domain that it is on; `None` with the kernel's own driver.
+    pub fn mappings(&self) -> Result<Option<usize>> {
+        let file = self.path("rust_iommu/mappings");
+        if !file.exists() {
+            return Ok(None);
+        }
+        let count = file::read(&file)?.parse();
+        Ok(Some(count.with_context(|| format!("{file:?}"))?))
+    }
+
     /// Type of its group's default domain, such as "DMA-FQ".
     pub fn group_type(&self) -> Result<String> {
         file::read(&self.path("iommu_group/type"))

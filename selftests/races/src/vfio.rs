@@ -99,12 +99,17 @@ impl Container {
 
     /// Lets the devices read and write `length` bytes of `memory` at `iova`.
     pub fn map(&self, iova: u64, memory: &Map, length: u64) -> Result<()> {
+        self.map_part(iova, memory, 0, length as usize)
+    }
+
+    /// The same of memory from an offset on.
+    pub fn map_part(&self, iova: u64, memory: &Map, offset: usize, length: usize) -> Result<()> {
         let mut map = DmaMap {
             argsz: size_of::<DmaMap>() as u32,
             flags: READ_WRITE,
-            vaddr: memory.address() as u64,
+            vaddr: (memory.address() + offset) as u64,
             iova,
-            size: length,
+            size: length as u64,
         };
         raw::ioctl_struct(&self.0, IOMMU_MAP_DMA, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
         Ok(())
