@@ -8,8 +8,10 @@
 # variant lazy on stock: --policy lazy --nvme 2
 # variant caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 2
 # variant amd on stock: --iommu amd --policy strict --nvme 2 --trace amdvi_pages_inval
+# variant full: --policy strict --nvme 2 --trace vtd_inv_desc_*
 # variant virtio on stock: --iommu virtio --nvme 0
 # extra: lazy caching-mode
+# long: full
 # timeout: 300
 
 . /selftests/lib.sh
@@ -21,11 +23,12 @@ if [ "$VARIANT" = virtio ]; then
 fi
 
 ktap_print_header
-ktap_set_plan 8
 
-case $KERNEL in
-debug) ROUNDS=30 ;;
-*) ROUNDS=100 ;;
+ROUNDS=100
+case $VARIANT/$KERNEL in
+full/*) ktap_set_plan 14 ;;
+*/debug) ktap_set_plan 9 && ROUNDS=30 ;;
+*) ktap_set_plan 9 ;;
 esac
 
 load()
@@ -105,6 +108,29 @@ every_change_without_a_driver()
 		set_policy "$disk" strict && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1
 }
 
+# has_what_is_shown TYPE: the overlay and its window, but without translation.
+has_what_is_shown()
+{
+	if [ "$1" = identity ]; then
+		expect policy identity "$(policy_of "$disk")" && ! has_window "$disk"
+	else
+		expect policy lazy "$(policy_of "$disk")" && has_window "$disk"
+	fi && fio_verify nvme0n1 2m
+}
+
+types_with_lazy_above()
+{
+	unbind "$disk" && set_policy "$disk" lazy || return 1
+	for type in identity DMA DMA-FQ auto; do
+		set_type "$disk" $type && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1 &&
+			has_what_is_shown "$(type_of "$disk")" || return 1
+		# A strict domain can be given a queue at any time.
+		[ $type != DMA ] || { set_type "$disk" DMA-FQ && has_what_is_shown DMA-FQ; } || return 1
+		unbind "$disk" || return 1
+	done
+	set_policy "$disk" strict && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1 && prepare_to_change
+}
+
 # A kernel that checks the DMA API has the operations from the beginning, or not at all.
 prepare_to_change()
 {
@@ -139,6 +165,41 @@ changes_under_load()
 	wait $fio || { cat /tmp/verify && return 1; }
 	ktap_print_msg "$changes changes, $(grep -c read: /tmp/verify) times verified"
 	[ $changes -ge $ROUNDS ] && [ $window = 0 ]
+}
+
+# try POLICY: it is taken, or refused because a driver is bound, and is shown or not
+try()
+{
+	before=$(policy_of "$disk")
+	if ( echo "$1" >"/sys/bus/pci/devices/$disk/rust_iommu/policy" ) 2>/tmp/refused; then
+		taken=$((taken + 1))
+		expect policy "$1" "$(policy_of "$disk")"
+	else
+		grep -q "resource busy" /tmp/refused && expect "policy after that" "$before" "$(policy_of "$disk")"
+	fi
+}
+
+# from BOUND NUMBER: under load, with a driver that was bound under that policy; so many are taken at least
+from()
+{
+	unbind "$disk" && set_policy "$disk" "$1" && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1 || return 1
+	: >/tmp/working
+	while [ -e /tmp/working ]; do
+		fio_verify nvme0n1 16m || { rm -f /tmp/working && exit 1; }
+	done >/tmp/verify &
+	fio=$!
+	tried=0
+	taken=0
+	while [ $tried -lt 100 ] && [ -e /tmp/working ]; do
+		for policy in lazy strict fq fq-single identity; do
+			try $policy || break 2
+			tried=$((tried + 1))
+		done
+	done
+	rm -f /tmp/working
+	wait $fio || { cat /tmp/verify && return 1; }
+	ktap_print_msg "$taken of $tried changes, $(grep -c read: /tmp/verify) times verified"
+	[ $tried -ge 100 ] && [ $taken -ge "$2" ]
 }
 
 # Reads of 8 MB from each at once: the unit is told of each of the 2048 unmaps for the one, and of the
@@ -185,6 +246,16 @@ ktap_test_result "Y5 bad names are refused" bad_names_are_refused
 ktap_test_result "Y5 every change without a driver" every_change_without_a_driver
 ktap_test_result "Y5 what takes a new domain is refused while a driver is bound" what_takes_a_new_domain_is_refused
 ktap_test_result "Y5 changes under load" changes_under_load
+ktap_test_result "Y5 types through sysfs with lazy above" types_with_lazy_above
+if [ "$VARIANT" = full ]; then
+	# Without translation only that, 20 times; a kernel that checks the DMA API has the operations from the
+	# beginning, or is refused all that takes them.
+	for bound in strict fq fq-single identity; do
+		ktap_test_result "Y5 100 changes under load, bound under $bound" from $bound 20
+	done
+	ktap_test_result "Y5 100 changes under load, bound under lazy" from lazy 60
+	set_policy "$disk" strict
+fi
 ktap_test_result "A9 two disks, two policies" two_disks_two_policies
 ktap_test_result "Y5 a policy is kept, and gone with the module" is_kept
 ktap_finished
