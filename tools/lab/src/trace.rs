@@ -75,12 +75,19 @@ impl Trace {
     }
 }
 
-/// What follows the word, if one is asked for; None where it is not there.
+/// What follows the word, after a space or '=', if one is asked for; None where it is not there.
 fn value<'a>(mut words: impl Iterator<Item = &'a str>, word: Option<&str>) -> Option<&'a str> {
-    match word {
-        None => Some(""),
-        Some(word) => words.find(|w| *w == word).and_then(|_| words.next()),
+    let Some(word) = word else {
+        return Some("");
+    };
+    while let Some(next) = words.next() {
+        match next.strip_prefix(word) {
+            Some("") => return words.next(),
+            Some(rest) if rest.starts_with('=') => return Some(&rest[1..]),
+            _ => {}
+        }
     }
+    None
 }
 
 #[cfg(test)]
@@ -126,6 +133,16 @@ mod tests {
             trace.count("a", Some("of")).unwrap(),
             ["one 1 2", "one 2 1", "two 1 1"]
         );
+    }
+
+    #[test]
+    fn an_argument_may_have_an_equals_sign() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut trace = Trace::new(file.reopen().unwrap());
+        trace.mark("a").unwrap();
+        file.write_all(b"one off=7 of=1 x=2\none of=1\none x=of\n")
+            .unwrap();
+        assert_eq!(trace.count("a", Some("of")).unwrap(), ["one 1 2"]);
     }
 
     #[test]
