@@ -2,22 +2,26 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # A virtio-iommu that does not answer any more: who waits is told in time, who comes later at once, with one
-# line in the log. It falls silent because its function loses the right to DMA, behind the driver's back.
+# line in the log; and what the device may still use is not freed. It falls silent because its function loses the
+# right to DMA, behind the driver's back. The first to notice is a map, or an attach: then the module stays.
 #
-# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev=1
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev=2
+# variant virtio-attach on stock: --iommu virtio --policy strict --nvme 0 --testdev=2
 # timeout: 60
 
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 6
+ktap_set_plan 8
 
 unit=$(pci_devices 1af4:1057)
-one=$(pci_devices 1b36:0005)
+one=$(pci_devices 1b36:0005 | sed -n 1p)
+two=$(pci_devices 1b36:0005 | sed -n 2p)
 
 setup()
 {
-	load_iommu && insmod /modules/rust_testdev.ko && oracle "$one" map from >/tmp/map && cat /tmp/map
+	load_iommu && insmod /modules/rust_testdev.ko && mapped=$(oracle "$one" map from) && echo "$mapped" &&
+		numbers=$(numbers) && [ "$numbers" -ge 2 ]
 }
 
 # The command register's bit 2.
@@ -31,17 +35,50 @@ seconds()
 	cut -d. -f1 /proc/uptime
 }
 
-# fails_within FROM TO: mapping does, after so many seconds
-fails_within()
+# Domains that are there, for the device to know of.
+numbers()
 {
+	sed -n 's/^domain_ids: //p' $DRIVER_FILES/${UNIT_NAME}0/stats
+}
+
+# within FROM TO COMMAND...: it returns after so many seconds
+within()
+{
+	from=$1 to=$2
+	shift 2
 	begin=$(seconds)
-	if oracle "$one" map from >/tmp/map; then
-		ktap_print_msg "mapped: $(cat /tmp/map)"
+	"$@" || return 1
+	took=$(($(seconds) - begin))
+	ktap_print_msg "$* after $took s: $(cat /tmp/answer)"
+	[ $took -ge "$from" ] && [ $took -le "$to" ]
+}
+
+# refused PCI-ADDRESS COMMAND...: by an error, and the reason is the unit's
+refused()
+{
+	if oracle "$@" >/tmp/answer; then
+		ktap_print_msg "$*: $(cat /tmp/answer)"
 		return 1
 	fi
-	took=$(($(seconds) - begin))
-	ktap_print_msg "failed after $took s: $(cat /tmp/map)"
-	[ $took -ge "$1" ] && [ $took -le "$2" ]
+	grep -q -e EIO -e ETIMEDOUT -e ENOMEM /tmp/answer
+}
+
+a_map()
+{
+	refused "$one" map from
+}
+
+# The domain that was to be attached stays: nobody knows whether the device has it. The other one stays as well.
+an_attach()
+{
+	refused "$two" domain-alloc && numbers=$((numbers + 1)) && expect domains $numbers "$(numbers)" &&
+		[ "$(log_since_mark | grep -c "attach was not acknowledged .* leaking")" = 1 ]
+}
+
+# Nobody takes an error. The address is not another page's afterwards, as nothing can be mapped.
+an_unmap()
+{
+	oracle "$one" unmap "$(answer_of handle "$mapped")" >/tmp/answer
 }
 
 # Given up, and counted.
@@ -51,19 +88,46 @@ said_once()
 		expect timeouts 1 "$(cat /sys/class/iommu/${UNIT_NAME}0/rust_iommu/timeouts)"
 }
 
+# Drivers that go, and what they had attached.
+nothing_is_freed()
+{
+	rmmod rust_testdev && expect domains $numbers "$(numbers)"
+}
+
 # It has let DMA through before, and that takes requests.
 shutdown_says_that_too()
 {
-	rmmod rust_testdev && mark_log && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
+	mark_log && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
 		expect lines 1 "$(log_since_mark | grep -c "DMA cannot be let through again")" &&
 		expect "a unit that stays on" 1 "$(log_since_mark | grep -c "a unit stays on")" && rmmod $DRIVER
+}
+
+# Somebody may still use the domain.
+the_module_stays()
+{
+	mark_log
+	if ( echo 1 >/sys/module/$DRIVER/parameters/shutdown ) 2>/tmp/answer; then
+		return 1
+	fi
+	grep -q "resource busy" /tmp/answer && expect lines 1 "$(log_since_mark | grep -c "a domain is still held .* or was leaked")" &&
+		! rmmod $DRIVER 2>/dev/null && expect domains $numbers "$(numbers)"
 }
 
 mark_log
 ktap_test_result "load and map" setup
 ktap_test_result "it falls silent" silence
-ktap_test_result "a map fails after the limit" fails_within 4 12
-ktap_test_result "the next one fails at once" fails_within 0 1
+if [ "$VARIANT" = virtio-attach ]; then
+	ktap_test_result "an attach fails after the limit" within 4 12 an_attach
+else
+	ktap_test_result "a map fails after the limit" within 4 12 a_map
+fi
+ktap_test_result "the next map fails at once" within 0 1 a_map
+ktap_test_result "an unmap returns at once" within 0 1 an_unmap
 ktap_test_result "one line says why" said_once
-ktap_test_result "the end of the module says so too" shutdown_says_that_too
+ktap_test_result "what the device may use is not freed" nothing_is_freed
+if [ "$VARIANT" = virtio-attach ]; then
+	ktap_test_result "the module stays, and says why" the_module_stays
+else
+	ktap_test_result "the end of the module says so too" shutdown_says_that_too
+fi
 ktap_finished
