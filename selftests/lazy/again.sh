@@ -1,10 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# With caching mode every new mapping takes an invalidation. One that comes back before its flush is not new.
+# With caching mode, and with AMD-Vi's NpCache, every new mapping takes an invalidation. One that comes back before its flush is not new.
 #
 # variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu --trace vtd_inv_desc_*
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --device edu --trace amdvi_pages_inval
 # variant virtio on stock: --iommu virtio --nvme 0
+# extra: amd
 # timeout: 120
 
 . /selftests/lib.sh
@@ -34,8 +36,8 @@ load()
 
 unload()
 {
-	unbind "$edu" && rmmod rust_bench && echo 1 >/sys/module/rust_vtd/parameters/shutdown &&
-		rmmod rust_vtd && rmmod rust_iommu
+	unbind "$edu" && rmmod rust_bench && echo 1 >/sys/module/$DRIVER/parameters/shutdown &&
+		rmmod $DRIVER && rmmod rust_iommu
 }
 
 # told POLICY PAIRS PARAMETER...: how many invalidations there were
@@ -55,7 +57,7 @@ again()
 	vm_host trace mark again || return 1
 	answer=$(ask rust_bench "$edu" run pairs="$pairs" "$@") && expect failed 0 "$(answer_of failed "$answer")" &&
 		vm_host trace count again >/tmp/counts || return 1
-	told=$(awk '/^vtd_inv_desc_iotlb/ { n += $2 } END { print n + 0 }' /tmp/counts)
+	told=$(awk "/^$INVALIDATION/"' { n += $2 } END { print n + 0 }' /tmp/counts)
 	ktap_print_msg "$policy $*: $pairs pairs, $told invalidations"
 }
 

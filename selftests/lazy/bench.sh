@@ -8,8 +8,9 @@
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
 # variant flush-queue on stock: --policy lazy --nvme 0 --device edu
 # variant window: --policy strict --nvme 0 --device edu
+# variant amd on stock: --iommu amd --policy lazy --nvme 0 --device edu
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 0 --device edu
-# extra: none in-tree window/debug
+# extra: none in-tree amd window/debug
 
 . /selftests/lib.sh
 

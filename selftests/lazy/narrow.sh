@@ -8,10 +8,12 @@
 # variant window-64 on stock: --policy strict --nvme 0 --device edu
 # variant window-caching-mode on stock: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu
 # variant window-million on stock: --policy strict --nvme 0 --device edu
+# variant window-amd on stock: --iommu amd --policy strict --nvme 0 --device edu
+# variant window-million-amd on stock: --iommu amd --policy strict --nvme 0 --device edu
 # variant in-tree: --in-tree --policy lazy --nvme 0 --device edu
 # variant virtio on stock: --iommu virtio --nvme 0
-# extra: in-tree window-16/debug
-# long: window-million
+# extra: in-tree window-16/debug window-amd
+# long: window-million window-million-amd
 # timeout: 150
 
 . /selftests/lib.sh
@@ -28,13 +30,13 @@ in-tree) ktap_print_header && ktap_set_plan 2 ;;
 esac
 
 # How many maps all together, but for those of a kernel that is slow.
-MAPS=50000
 window=16
 case $VARIANT in
-*-million) MAPS=1000000 ;;
+*-million*) MAPS=${MAPS:-1000000} ;;
 *-64) window=64 ;;
 esac
-[ "$KERNEL" != debug ] || MAPS=10000
+[ "$KERNEL" != debug ] || MAPS=${MAPS:-10000}
+MAPS=${MAPS:-50000}
 
 edu=$(pci_devices 1234:11e8)
 

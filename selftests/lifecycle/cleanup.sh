@@ -10,8 +10,9 @@
 # variant strict on stock: --policy strict --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant lazy: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant window: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
+# variant amd on stock: --iommu amd --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
-# extra: strict window/debug
+# extra: strict window/debug amd
 # modules: inject
 # timeout: 240
 

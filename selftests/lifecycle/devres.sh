@@ -5,8 +5,9 @@
 # memory of the driver, though nobody owns the group any more. The default domain must stay.
 #
 # variant strict: --policy strict --nvme 0 --testdev
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev
-# extra: strict/debug
+# extra: strict/debug amd
 # modules: inject
 # timeout: 60
 

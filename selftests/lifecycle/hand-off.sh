@@ -6,9 +6,10 @@
 #
 # variant lazy: --policy lazy --nvme 1
 # variant window on stock: --policy lazy --nvme 1
+# variant amd on stock: --iommu amd --policy lazy --nvme 1
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1
 # variant full on stock: --policy lazy --nvme 1
-# extra: lazy/debug
+# extra: lazy/debug amd
 # long: full
 # timeout: 150
 

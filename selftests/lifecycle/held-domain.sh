@@ -8,8 +8,9 @@
 # The distribution's kernel is built without iommufd.
 #
 # variant strict: --policy strict --nvme 0 --testdev
+# variant amd: --iommu amd --policy strict --nvme 0 --testdev
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev
-# extra: virtio
+# extra: amd virtio
 # kernels: debug
 # timeout: 100
 

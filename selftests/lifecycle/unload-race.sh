@@ -5,7 +5,9 @@
 # is bound, held at each place where the two can meet.
 #
 # variant strict: --policy strict --nvme 1 --device iommu-testdev
+# variant amd on stock: --iommu amd --policy strict --nvme 1 --device iommu-testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 1 --device iommu-testdev
+# extra: amd
 # modules: inject
 # timeout: 120
 

@@ -7,8 +7,9 @@
 # variant alone: --policy strict --nvme 0 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
 # variant shared: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant storm: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
-# extra: alone
+# extra: alone amd
 # long: storm
 # modules: inject
 # timeout: 400

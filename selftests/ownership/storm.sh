@@ -6,8 +6,10 @@
 #
 # variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
 # variant full: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device iommu-testdev --device iommu-testdev
 # long: full
+# extra: amd
 # modules: inject
 # timeout: 240
 
