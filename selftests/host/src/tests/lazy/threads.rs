@@ -16,7 +16,9 @@ const CPUS: usize = 4;
 struct Page {
     /// Who has it mapped; 0 if nobody.
     owner: AtomicU64,
-    /// How many flushes had begun before its last unmap did; that and lower ones are too old.
+    /// How many flushes had begun before its last unmap did; that and lower ones are too old. So is one that
+    /// begins between this note and the unmap, which is not seen here: noted after the unmap it would blame
+    /// flushes that are right, and whoever has the page by then. These moments are what `model.rs` goes through.
     begun: AtomicU64,
 }
 
