@@ -69,7 +69,7 @@ help:
 	@echo 'make dkms          a Debian package with the source of the modules for DKMS, into build/package'
 	@echo 'make run           boot a guest, load the driver, run fio on NVMe behind it'
 	@echo 'make shell         the same guest with a shell on its console'
-	@echo 'make check         all tests, on the stock and on the debug kernel'
+	@echo 'make check         the usual tests, on the stock and on the debug kernel'
 	@echo 'make check TEST=X  one test: NAME, NAME/VARIANT or NAME/VARIANT/KERNEL (tools/check --list)'
 	@echo 'make check EXTRA=1    also controls with the in-tree drivers, and what others test nearly as well'
 	@echo 'make check LONG=1     also the variants that take many minutes'
