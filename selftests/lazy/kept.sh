@@ -4,7 +4,7 @@
 # The policy lazy where units keep no table: how much is kept, and for how long; and what happens when the
 # unit has no memory for a mapping (row A18), or the policy is refused.
 #
-# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device edu --device qemu-xhci
+# variant virtio: --iommu virtio --policy strict --nvme 0 --device edu --device qemu-xhci
 # modules: inject
 # timeout: 120
 
