@@ -55,13 +55,11 @@ is_over()
 	[ "$(cut -d. -f1 /proc/uptime)" -gt $deadline ]
 }
 
-# no_more_waiting: until fifteen seconds after the start the kernel keeps drivers from devices that are behind a unit
-# without a driver, where a VIOT table says so.
+# no_more_waiting: until ten seconds after the last new driver of the start (deferred_probe_timeout) the kernel keeps
+# drivers from devices that are behind a unit without a driver, where a VIOT table says so.
 no_more_waiting()
 {
-	until [ $UNIT_NAME != viommu ] || [ "$(cut -d. -f1 /proc/uptime)" -ge 15 ]; do
-		sleep 1
-	done
+	[ $UNIT_NAME != viommu ] || sleep 11
 }
 
 # group_of PCI-ADDRESS, type_of PCI-ADDRESS: the IOMMU group and the type of its
