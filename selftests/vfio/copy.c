@@ -14,6 +14,9 @@
 
 #include <libvfio.h>
 
+/* The driver waits a fifth of a second for a copy, of 4 MB at most. An emulated device may take longer for that. */
+#define PIECE SZ_256K
+
 static void map_file(struct iommu *iommu, struct iova_allocator *iovas, const char *path, struct dma_region *region)
 {
 	struct stat stat;
@@ -48,6 +51,7 @@ int main(int argc, char *argv[])
 	struct iova_allocator *iovas;
 	struct dma_region from, to;
 	struct iommu *iommu;
+	u64 offset, size;
 
 	if (argc != 5) {
 		fprintf(stderr, "usage: %s MODE FROM TO DEVICE\n", argv[0]);
@@ -65,7 +69,10 @@ int main(int argc, char *argv[])
 	map_descriptors(iommu, iovas, &device->driver.region);
 
 	vfio_pci_driver_init(device);
-	VFIO_ASSERT_EQ(vfio_pci_driver_memcpy(device, from.iova, to.iova, from.size), 0);
+	for (offset = 0; offset < from.size; offset += size) {
+		size = from.size - offset < PIECE ? from.size - offset : PIECE;
+		VFIO_ASSERT_EQ(vfio_pci_driver_memcpy(device, from.iova + offset, to.iova + offset, size), 0);
+	}
 	vfio_pci_driver_remove(device);
 
 	iommu_unmap(iommu, &device->driver.region);
