@@ -7,6 +7,7 @@
  * drive; bound to vfio-pci.
  */
 
+#include <errno.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -16,6 +17,9 @@
 
 /* The driver waits a fifth of a second for a copy, of 4 MB at most. An emulated device may take longer for that. */
 #define PIECE SZ_256K
+
+/* How often a piece is tried, as the host may have left the device no time at all. */
+#define TRIES 10
 
 static void map_file(struct iommu *iommu, struct iova_allocator *iovas, const char *path, struct dma_region *region)
 {
@@ -45,6 +49,19 @@ static void map_descriptors(struct iommu *iommu, struct iova_allocator *iovas, s
 	iommu_map(iommu, region);
 }
 
+/* The driver resets a device that it did not see finish in time; that one writes no more. */
+static void copy(struct vfio_pci_device *device, iova_t from, iova_t to, u64 size)
+{
+	int tries, ret;
+
+	for (tries = 0; tries < TRIES; tries++) {
+		ret = vfio_pci_driver_memcpy(device, from, to, size);
+		if (ret != -ETIMEDOUT)
+			break;
+	}
+	VFIO_ASSERT_EQ(ret, 0);
+}
+
 int main(int argc, char *argv[])
 {
 	struct vfio_pci_device *device;
@@ -71,7 +88,7 @@ int main(int argc, char *argv[])
 	vfio_pci_driver_init(device);
 	for (offset = 0; offset < from.size; offset += size) {
 		size = from.size - offset < PIECE ? from.size - offset : PIECE;
-		VFIO_ASSERT_EQ(vfio_pci_driver_memcpy(device, from.iova + offset, to.iova + offset, size), 0);
+		copy(device, from.iova + offset, to.iova + offset, size);
 	}
 	vfio_pci_driver_remove(device);
 
