@@ -3,10 +3,10 @@
 #
 # VFIO as the owner of a group of devices, and the type of the group's default domain.
 #
-# variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3
-# variant full: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3
-# variant amd on stock: --iommu amd --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3
-# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3
+# variant strict: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device pcie-root-port,id=d0,chassis=2,slot=2 --device iommu-testdev,bus=d0
+# variant full: --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device pcie-root-port,id=d0,chassis=2,slot=2 --device iommu-testdev,bus=d0
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device pcie-root-port,id=d0,chassis=2,slot=2 --device iommu-testdev,bus=d0
+# variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2 --device iommu-testdev,bus=c1,addr=3 --device pcie-root-port,id=d0,chassis=2,slot=2 --device iommu-testdev,bus=d0
 # long: full
 # timeout: 240
 
@@ -27,7 +27,7 @@ load()
 		modprobe vfio-pci disable_idle_d3=1 || return 1
 	# shellcheck disable=SC2046 # One word each.
 	set -- $(pci_devices 1b36:0005)
-	a=$1 b=$2 c=$3
+	a=$1 b=$2 c=$3 d=$4
 	group=/sys/bus/pci/devices/$a/iommu_group
 	expect group "$(group_of "$a")" "$(group_of "$c")"
 }
@@ -99,6 +99,11 @@ owned_against_bind()
 	races owned --rounds "$TYPES" "$a" "$b"
 }
 
+threads()
+{
+	take vfio-pci "$d" && races container "$a" "$d"
+}
+
 # VFIO's claim is over: another owner can have the group, and is told of no other.
 claimable()
 {
@@ -109,11 +114,11 @@ claimable()
 # Only where the device was sent on purpose; the bridge asks for it.
 only_wanted_faults()
 {
-	expect "faults of others" "" "$(faults | grep -v -x -F "$(reported 0000:02:00.0 write 0x100000)")"
+	expect "faults of others" "" "$(faults | grep -v -x -F -e "$(reported 0000:02:00.0 write 0x100000)" -e "$(reported "$d" write 0x100000)")"
 }
 
 ktap_print_header
-ktap_set_plan 8
+ktap_set_plan 9
 ktap_test_result "B22 load" load
 mark_log
 ktap_test_result "B22 $TYPES times: types of a group of several, unbound" types
@@ -121,6 +126,7 @@ ktap_test_result "B22 $TYPES times: one is bound: only DMA to DMA-FQ" types_whil
 ktap_test_result "B18 the report follows the driver" rebinds
 ktap_test_result "B27 $ROUNDS times: VFIO closed, vfio-pci bound, nothing is reached" owned
 ktap_test_result "B7 $TYPES times: VFIO owns, a sibling cannot be bound, B23 who owns is told" owned_against_bind
+ktap_test_result "C14 one container, three threads: map, unmap, another group comes and goes" threads
 ktap_test_result "B27 the group can be claimed again" claimable
 ktap_test_result "B27 no other faults" only_wanted_faults
 ktap_finished

@@ -7,8 +7,9 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, fail_nth, huge, inject, ioas, iommufd, iommufd_group, latency, load, memlock,
-    oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug, vmstat, walk,
+    age, attach, container, fail_nth, huge, inject, ioas, iommufd, iommufd_group, latency,
+    load, memlock, oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug, vmstat,
+    walk,
 };
 use std::process::ExitCode;
 
@@ -44,6 +45,8 @@ enum Command {
     Storm(storm::Options),
     /// A group is owned by VFIO, again and again
     Owned(owned::Options),
+    /// One container of VFIO, used by several threads at once
+    Container(container::Options),
     /// Load a module in one try
     Load(load::Options),
     /// Keep a domain of iommufd that no device is on, until the end of the input
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Schedule(o) => schedule::run(&o),
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
+        Command::Container(o) => container::run(&o),
         Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),
         Command::IommufdGroup(o) => iommufd_group::run(&o),

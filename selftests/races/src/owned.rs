@@ -12,8 +12,10 @@ use anyhow::{ensure, Context, Result};
 use std::path::Path;
 use std::time::Instant;
 
-const IOVA: u64 = 0x10_0000;
-const PAGE: usize = 4096;
+/// Where it is mapped for the device.
+pub(crate) const IOVA: u64 = 0x10_0000;
+/// Bytes of a page.
+pub(crate) const PAGE: usize = 4096;
 const EBUSY: i32 = 16;
 /// The report on groups, of the driver that is loaded.
 pub fn report() -> Result<String> {
@@ -56,7 +58,7 @@ pub fn run(o: &Options) -> Result<()> {
 }
 
 /// Whether a write of the device at [`IOVA`] arrives in memory.
-fn reaches(ghost: &Ghost, memory: &Map) -> Result<bool> {
+pub(crate) fn reaches(ghost: &Ghost, memory: &Map) -> Result<bool> {
     memory.write(0, 0);
     let done = ghost.write(IOVA)?;
     ensure!(done == (memory.read(0) != 0), "memory and device differ");

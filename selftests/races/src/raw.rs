@@ -65,6 +65,8 @@ pub struct Map {
 
 // SAFETY: The memory belongs to the object, and is accessed by whole words only.
 unsafe impl Send for Map {}
+// SAFETY: As above; such accesses may meet those of a device as well.
+unsafe impl Sync for Map {}
 
 impl Map {
     fn new(length: usize, flags: i32, fd: RawFd, offset: u64) -> Result<Map> {
