@@ -30,7 +30,7 @@
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 6
+ktap_set_plan 7
 
 # The kernel's default is lazy. With caching mode a driver may prefer strict,
 # and the in-tree one does.
@@ -90,6 +90,17 @@ load()
 	esac
 }
 
+# Row C6: as large as the tables, whatever the device's domain is.
+aperture()
+{
+	case $VARIANT in
+	*39-bit* | virtio*) last=0x0000007fffffffff ;;
+	*57-bit*) last=0x01ffffffffffffff ;;
+	*) last=0x0000ffffffffffff ;;
+	esac
+	expect aperture "0x0000000000000000 $last" "$(cat "/sys/bus/pci/devices/$(pci_of nvme0n1)/rust_iommu/aperture")"
+}
+
 no_faults()
 {
 	expect faults "" "$(faults)"
@@ -100,6 +111,10 @@ ktap_test_result "load" load
 ktap_test_result "disks appear" disks_appear
 ktap_test_result "each disk has a group" groups_differ
 ktap_test_result "domain type" type_as_expected
+case $VARIANT in
+in-tree*) ktap_test_skip "the aperture (a file of ours)" ;;
+*) ktap_test_result "the aperture (C6)" aperture ;;
+esac
 ktap_test_result "checksummed traffic on two disks" traffic
 ktap_test_result "no faults" no_faults
 ktap_finished
