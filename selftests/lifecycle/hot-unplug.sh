@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Row A1, the way a machine's user sees it: a disk is pulled while VFIO opens, attaches
-# and closes its group again and again. Plugged again, the disk works.
+# and closes its group again and again. Plugged again, the disk works. And row A1 as a VMM sees it:
+# a device is pulled that is open and does DMA.
 #
 # variant acpi: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant window on stock: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # extra: amd
-# timeout: 90
+# timeout: 120
 
 . /selftests/lib.sh
 
@@ -41,7 +42,6 @@ to_vfio()
 {
 	unbind "$hot" && races device "$hot" override vfio-pci && bind vfio-pci "$hot"
 }
-
 
 gone()
 {
@@ -79,6 +79,45 @@ rounds()
 	done
 }
 
+testdev()
+{
+	pci_devices 1b36:0005 | grep .
+}
+
+plug_testdev()
+{
+	vm_host device_add iommu-testdev,id=hot0,bus=rp0 && wait_for 30 testdev >/dev/null &&
+		hot=$(testdev) && group=$(group_of "$hot") && [ -n "$group" ] &&
+		races device "$hot" override vfio-pci && wait_for 10 bind vfio-pci "$hot"
+}
+
+# reaches WORD: the device that is held writes to memory.
+reaches()
+{
+	echo "$1" >&9 && wait_for 10 grep -q -x "$1: reached" /tmp/held
+}
+
+waited_for()
+{
+	log_since_mark | grep -q "vfio-pci $hot: .*blocked until released by user"
+}
+
+# It stays in its domain, and works, until its user lets go of it; then it goes.
+pulled_while_held()
+{
+	plug_testdev && mkfifo /tmp/lines || return 1
+	races hold "$hot" </tmp/lines >/tmp/held 2>&1 &
+	holder=$!
+	exec 9>/tmp/lines
+	wait_for 10 grep -q -x held /tmp/held && reaches first && vm_host device_del hot0 &&
+		wait_for 30 waited_for && reaches second && [ -e "/sys/kernel/iommu_groups/$group" ]
+	status=$?
+	exec 9>&-
+	wait $holder && [ $status = 0 ] && vm_host wait_deleted hot0 30 && wait_for 30 gone && sleep 6 && return
+	sed 's/^/# /' /tmp/held
+	return 1
+}
+
 works_again()
 {
 	plug && fio_verify "$disk" 8m && expect driver nvme "$(basename "$(readlink "/sys/bus/pci/devices/$hot/driver")")"
@@ -96,10 +135,11 @@ no_faults()
 }
 
 ktap_print_header
-ktap_set_plan 5
+ktap_set_plan 6
 ktap_test_result "A1 load" load
 mark_log
 ktap_test_result "A1 $ROUNDS times: a disk is pulled while VFIO attaches it" rounds
+ktap_test_result "A1 a device is pulled while it is open and does DMA" pulled_while_held
 ktap_test_result "A1 plugged again it works" works_again
 ktap_test_result "A1 nothing is left over (H14)" nothing_left
 ktap_test_result "A1 no DMA faults" no_faults

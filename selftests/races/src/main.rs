@@ -7,7 +7,7 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, container, fail_nth, huge, inject, ioas, iommufd, iommufd_group, latency,
+    age, attach, container, fail_nth, hold, huge, inject, ioas, iommufd, iommufd_group, latency,
     load, memlock, oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug, vmstat,
     walk,
 };
@@ -47,6 +47,8 @@ enum Command {
     Owned(owned::Options),
     /// One container of VFIO, used by several threads at once
     Container(container::Options),
+    /// Keep a device open with VFIO, and have it write for each line of the input
+    Hold(hold::Options),
     /// Load a module in one try
     Load(load::Options),
     /// Keep a domain of iommufd that no device is on, until the end of the input
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
         Command::Container(o) => container::run(&o),
+        Command::Hold(o) => hold::run(&o),
         Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),
         Command::IommufdGroup(o) => iommufd_group::run(&o),
