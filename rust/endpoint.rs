@@ -13,6 +13,7 @@ use crate::{
     },
     pt::walk::Range,
     raw,
+    source_id::SourceId,
     unit::UnitRef, //
 };
 use kernel::{
@@ -20,6 +21,7 @@ use kernel::{
     prelude::*,
     str::CString,
     sync::{
+        aref::ARef,
         atomic::Atomic,
         Arc,
         Mutex,
@@ -118,8 +120,8 @@ impl Bound {
 /// What `dev->iommu->priv` points to: the endpoint and its domain lock.
 #[pin_data]
 pub(crate) struct Device<D: Driver> {
-    /// Which device this is; compared only.
-    identity: usize,
+    /// Which device this is. Kept from being freed, but registered only until it is [`State::Released`].
+    pub(crate) dev: ARef<device::Device>,
     pub(crate) name: CString,
     pub(crate) endpoint: Arc<Endpoint<D>>,
     /// Devices in the group, this one among them, when the last one joined. A default domain is
@@ -159,7 +161,7 @@ impl<D: Driver> Device<D> {
         let name = CString::try_from_fmt(fmt!("{}", dev.name()))?;
         Arc::pin_init(
             pin_init!(Self {
-                identity: Self::identity_of(dev),
+                dev: dev.into(),
                 name,
                 endpoint,
                 group_size: Atomic::new(1),
@@ -194,6 +196,11 @@ impl<D: Driver> Device<D> {
     }
 
     pub(crate) fn has_identity(&self, identity: usize) -> bool {
-        self.identity == identity
+        Self::identity_of(&self.dev) == identity
+    }
+
+    /// The source id of its own requests.
+    pub(crate) fn source(&self) -> Option<SourceId> {
+        Function::from_device(&self.dev).map(|function| function.source_id())
     }
 }

@@ -18,6 +18,7 @@ mod domain_ops;
 pub mod driver;
 mod endpoint;
 pub mod entries;
+pub mod fault;
 pub mod freeze;
 mod gather;
 mod group;
@@ -67,6 +68,7 @@ pub mod threads;
 mod timer;
 pub mod unit;
 pub mod virtio;
+mod work;
 
 module! {
     type: Framework,

@@ -67,8 +67,8 @@ pub struct Ops<D: Driver> {
     paging_announcing: UnsafeCell<bindings::iommu_domain_ops>,
     _identity_ops: UnsafeCell<bindings::iommu_domain_ops>,
     _blocked_ops: UnsafeCell<bindings::iommu_domain_ops>,
-    _identity: UnsafeCell<bindings::iommu_domain>,
-    _blocked: UnsafeCell<bindings::iommu_domain>,
+    identity: UnsafeCell<bindings::iommu_domain>,
+    blocked: UnsafeCell<bindings::iommu_domain>,
     dma: UnsafeCell<bindings::dma_map_ops>,
     attributes: Attributes,
     registry: LateLock<RegistryLock<D>>,
@@ -99,9 +99,9 @@ impl<D: Driver> Ops<D> {
         // SAFETY: As above.
         let paging = unsafe { &raw const (*this).paging }.cast();
         // SAFETY: As above.
-        let identity = unsafe { &raw const (*this)._identity }.cast_mut().cast();
+        let identity = unsafe { &raw const (*this).identity }.cast_mut().cast();
         // SAFETY: As above.
-        let blocked = unsafe { &raw const (*this)._blocked }.cast_mut().cast();
+        let blocked = unsafe { &raw const (*this).blocked }.cast_mut().cast();
 
         Self {
             iommu: UnsafeCell::new(bindings::iommu_ops {
@@ -123,11 +123,11 @@ impl<D: Driver> Ops<D> {
             paging_announcing: UnsafeCell::new(domain_ops::paging::<D>(true)),
             _identity_ops: UnsafeCell::new(domain_ops::identity::<D>()),
             _blocked_ops: UnsafeCell::new(domain_ops::blocked::<D>()),
-            _identity: UnsafeCell::new(domain_ops::fixed_domain(
+            identity: UnsafeCell::new(domain_ops::fixed_domain(
                 bindings::IOMMU_DOMAIN_IDENTITY,
                 identity_ops,
             )),
-            _blocked: UnsafeCell::new(domain_ops::fixed_domain(
+            blocked: UnsafeCell::new(domain_ops::fixed_domain(
                 bindings::IOMMU_DOMAIN_BLOCKED,
                 blocked_ops,
             )),
@@ -149,6 +149,16 @@ impl<D: Driver> Ops<D> {
     /// The operations of the DMA API for devices that map in a window.
     pub(crate) fn dma_ops() -> *const bindings::dma_map_ops {
         D::ops().dma.get()
+    }
+
+    /// The identity domain of all its devices.
+    pub(crate) fn identity(&self) -> *mut bindings::iommu_domain {
+        self.identity.get()
+    }
+
+    /// The blocked domain of all its devices.
+    pub(crate) fn blocked(&self) -> *mut bindings::iommu_domain {
+        self.blocked.get()
     }
 
     /// What the driver's devices have in sysfs.

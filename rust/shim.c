@@ -19,6 +19,7 @@
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/vmalloc.h>
+#include <linux/workqueue.h>
 #include "shim.h"
 
 void rust_iommu_pt_deinit(struct pt_iommu *table)
@@ -338,6 +339,33 @@ void rust_iommu_timer_stop(struct rust_iommu_timer *timer)
 	hrtimer_cancel(&timer->timer);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_timer_stop);
+
+static void rust_iommu_work_run(struct work_struct *item)
+{
+	struct rust_iommu_work *work = container_of(item, struct rust_iommu_work, work);
+
+	work->run(work->data);
+}
+
+void rust_iommu_work_init(struct rust_iommu_work *work, void (*run)(void *data), void *data)
+{
+	work->run = run;
+	work->data = data;
+	INIT_WORK(&work->work, rust_iommu_work_run);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_work_init);
+
+void rust_iommu_work_start(struct rust_iommu_work *work)
+{
+	queue_work(system_dfl_wq, &work->work);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_work_start);
+
+void rust_iommu_work_stop(struct rust_iommu_work *work)
+{
+	disable_work_sync(&work->work);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_work_stop);
 
 void rust_iommu_preempt_disable(void)
 {

@@ -30,6 +30,13 @@ struct rust_iommu_timer {
 	struct hrtimer timer;
 };
 
+/* Calls @run in process context, some time after rust_iommu_work_start(). */
+struct rust_iommu_work {
+	void (*run)(void *data);
+	void *data;
+	struct work_struct work;
+};
+
 /* What a driver's devices, and its units, have in sysfs, below the directory rust_iommu. */
 enum rust_iommu_attribute {
 	RUST_IOMMU_POLICY,
@@ -129,5 +136,8 @@ void rust_iommu_virtio_ready(struct virtio_device *vdev);
 int rust_iommu_virtqueue_add(struct virtqueue *vq, phys_addr_t out, unsigned int out_bytes,
 			     phys_addr_t in, unsigned int in_bytes, void *token);
 void *rust_iommu_vmap(struct page **pages, unsigned int count);
+void rust_iommu_work_init(struct rust_iommu_work *work, void (*run)(void *data), void *data);
+void rust_iommu_work_start(struct rust_iommu_work *work);
+void rust_iommu_work_stop(struct rust_iommu_work *work);
 
 #endif

@@ -292,6 +292,7 @@ impl TakeOver for AmdVi {
         writeln!(f, "waits: {}", queue.waits())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
         writeln!(f, "fault_overflows: {}", unit.events().overflows())?;
-        writeln!(f, "other_events: {}", unit.events().others())
+        writeln!(f, "other_events: {}", unit.events().others())?;
+        writeln!(f, "dropped_reports: {}", unit.events().reports().dropped())
     }
 }

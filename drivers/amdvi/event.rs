@@ -8,7 +8,10 @@
 
 use core::fmt;
 
-use iommu::source_id::SourceId;
+use iommu::{
+    fault::Refused,
+    source_id::SourceId, //
+};
 
 const CODE_SHIFT: u32 = 60;
 const ID_MASK: u64 = 0xffff;
@@ -146,6 +149,26 @@ impl Event {
             DEVICE_TIMEOUT => Self::DeviceTimeout(source),
             INVALID_REQUEST => refused(direction(low), None, Reason::InvalidRequest),
             _ => Self::Unknown([low, high]),
+        })
+    }
+
+    /// What is reported to who uses the device: an access to memory that its page table refused. Where the
+    /// IOMMU does not tell, it passes for a read.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        let Self::Refused {
+            source,
+            access: access @ (Access::Read | Access::Write | Access::Unknown),
+            address,
+            reason: Reason::NotPresent | Reason::Permission | Reason::ReservedBits,
+            ..
+        } = *self
+        else {
+            return None;
+        };
+        Some(Refused {
+            source,
+            iova: address,
+            write: access == Access::Write,
         })
     }
 

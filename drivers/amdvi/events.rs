@@ -8,6 +8,7 @@
 
 use crate::{
     commands::Commands,
+    driver::AmdVi,
     event::Event,
     registers::Registers,
     regs::{
@@ -17,6 +18,7 @@ use crate::{
 };
 use iommu::{
     entries::Records,
+    fault::Reports,
     irq::MsiHw,
     pci::msi::Message,
     queue::Queue,
@@ -60,6 +62,8 @@ pub(crate) struct EventLog {
     message: Message,
     #[pin]
     limit: RateLimit,
+    #[pin]
+    reports: Reports<AmdVi>,
     faults: Atomic<u64>,
     others: Atomic<u64>,
     overflows: Atomic<u64>,
@@ -84,6 +88,7 @@ impl EventLog {
                 records,
                 message,
                 limit <- RateLimit::new(SECONDS, MESSAGES),
+                reports <- Reports::new(),
                 faults: Atomic::new(0),
                 others: Atomic::new(0),
                 overflows: Atomic::new(0),
@@ -110,6 +115,11 @@ impl EventLog {
     /// Times that there was no room for a record.
     pub(crate) fn overflows(&self) -> u64 {
         self.overflows.load(Relaxed)
+    }
+
+    /// Reports to those who use the devices.
+    pub(crate) fn reports(&self) -> &Reports<AmdVi> {
+        &self.reports
     }
 
     /// Takes all records. Only the interrupt handler does, of which one runs at a time.
@@ -160,6 +170,9 @@ impl EventLog {
             _ => &self.others,
         };
         count.fetch_add(1, Relaxed);
+        if let Some(refused) = event.refused() {
+            self.reports.report(refused);
+        }
         if self.limit.allows() {
             pr_err!("amdvi{}: {}\n", self.unit, core::format_args!("{event}"));
         }

@@ -271,7 +271,9 @@ impl TakeOver for Virtio {
         unit.disable()
     }
 
-    fn shut_down(_unit: &Unit) {}
+    fn shut_down(unit: &Unit) {
+        unit.faults().reports().stop();
+    }
 
     fn stats(unit: &Unit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counters = unit.queue().counters();
@@ -285,6 +287,7 @@ impl TakeOver for Virtio {
         writeln!(f, "probes: {}", of(5))?;
         writeln!(f, "waits: {}", counters.kicks)?;
         writeln!(f, "refused: {}", counters.refused)?;
-        writeln!(f, "malformed_reports: {}", unit.faults().malformed())
+        writeln!(f, "malformed_reports: {}", unit.faults().malformed())?;
+        writeln!(f, "dropped_reports: {}", unit.faults().reports().dropped())
     }
 }

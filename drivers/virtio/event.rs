@@ -8,6 +8,11 @@
 
 use core::fmt;
 
+use iommu::{
+    fault::Refused,
+    source_id::SourceId, //
+};
+
 /// Bytes of a report.
 pub(crate) const SIZE: usize = 24;
 
@@ -69,6 +74,18 @@ impl Fault {
                 2 => Reason::Mapping,
                 _ => Reason::Unknown,
             },
+        })
+    }
+}
+
+impl Fault {
+    /// What is reported to who uses the device with this id: an access whose address is known. Where the
+    /// device does not say what was wanted, it passes for a read.
+    pub(crate) fn refused(&self, source: SourceId) -> Option<Refused> {
+        self.address.map(|iova| Refused {
+            source,
+            iova,
+            write: self.write,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Reports of refused DMA, from the event queue.
 
 use crate::{
+    driver::Virtio,
     event::{
         Fault,
         SIZE, //
@@ -10,6 +11,7 @@ use crate::{
     platform::Platform,
 };
 use iommu::{
+    fault::Reports,
     ratelimit::RateLimit,
     source_id::SourceId,
     virtio::{
@@ -40,6 +42,8 @@ pub(crate) struct Faults {
     platform: Arc<Platform>,
     #[pin]
     limit: RateLimit,
+    #[pin]
+    reports: Reports<Virtio>,
     reported: Atomic<u64>,
     malformed: Atomic<u64>,
 }
@@ -53,6 +57,7 @@ impl Faults {
                 unit,
                 platform,
                 limit <- RateLimit::new(SECONDS, MESSAGES),
+                reports <- Reports::new(),
                 reported: Atomic::new(0),
                 malformed: Atomic::new(0),
             }),
@@ -63,6 +68,11 @@ impl Faults {
     /// Refused requests that the device reported. It does not report all of a burst.
     pub(crate) fn reported(&self) -> u64 {
         self.reported.load(Relaxed)
+    }
+
+    /// Reports to those who use the devices.
+    pub(crate) fn reports(&self) -> &Reports<Virtio> {
+        &self.reports
     }
 
     /// Reports that were no reports.
@@ -82,11 +92,15 @@ impl EventHandler for Faults {
             return;
         };
         self.reported.fetch_add(1, Relaxed);
+        let source = self.platform.function(self.unit, fault.endpoint);
+        if let Some(refused) = source.and_then(|source| fault.refused(source)) {
+            self.reports.report(refused);
+        }
         if !self.limit.allows() {
             return;
         }
         let number = self.number;
-        match self.platform.function(self.unit, fault.endpoint) {
+        match source {
             Some(id) => pr_err!(
                 "viommu{number}: DMA fault: {id}: {}\n",
                 core::format_args!("{fault}")

@@ -259,6 +259,7 @@ impl TakeOver for Vtd {
         writeln!(f, "domain_ids: {}", unit.tags())?;
         writeln!(f, "waits: {}", queue.waits())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
-        writeln!(f, "fault_overflows: {}", unit.faults().overflows())
+        writeln!(f, "fault_overflows: {}", unit.faults().overflows())?;
+        writeln!(f, "dropped_reports: {}", unit.faults().reports().dropped())
     }
 }

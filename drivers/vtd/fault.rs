@@ -6,6 +6,7 @@
 //! (Non-Recoverable Faults).
 
 use crate::{
+    driver::Vtd,
     fault_record::{
         FaultRecord,
         F_WORD_CLEAR,
@@ -20,6 +21,7 @@ use crate::{
     },
 };
 use iommu::{
+    fault::Reports,
     irq::MsiHw,
     queue::Queue,
     ratelimit::RateLimit, //
@@ -51,6 +53,8 @@ pub(crate) struct FaultLog {
     queue: Arc<Queue<Qi>>,
     #[pin]
     limit: RateLimit,
+    #[pin]
+    reports: Reports<Vtd>,
     recorded: Atomic<u64>,
     overflows: Atomic<u64>,
 }
@@ -70,6 +74,7 @@ impl FaultLog {
                 registers,
                 queue,
                 limit <- RateLimit::new(SECONDS, MESSAGES),
+                reports <- Reports::new(),
                 recorded: Atomic::new(0),
                 overflows: Atomic::new(0),
             }),
@@ -91,6 +96,11 @@ impl FaultLog {
     /// Times that the unit had no room for a record.
     pub(crate) fn overflows(&self) -> u64 {
         self.overflows.load(Relaxed)
+    }
+
+    /// Reports to those who use the devices.
+    pub(crate) fn reports(&self) -> &Reports<Vtd> {
+        &self.reports
     }
 
     /// Takes all records and clears them, until the unit has nothing more to report:
@@ -162,6 +172,9 @@ impl MsiHw for FaultLog {
         self.queue.check();
         let lost = self.take(|record| {
             self.recorded.fetch_add(1, Relaxed);
+            if let Some(refused) = record.refused() {
+                self.reports.report(refused);
+            }
             if self.limit.allows() {
                 pr_err!(
                     "vtd{}: DMA fault: {}\n",

@@ -9,7 +9,10 @@
 
 use core::fmt;
 
-use iommu::source_id::SourceId;
+use iommu::{
+    fault::Refused,
+    source_id::SourceId, //
+};
 
 const ADDRESS_MASK: u64 = !0xfff;
 const INTERRUPT_INDEX_SHIFT: u32 = 48;
@@ -164,6 +167,37 @@ impl FaultRecord {
             source: SourceId::from_requester_id(segment, (high & SOURCE_MASK) as u16),
             request,
             reason,
+        })
+    }
+}
+
+impl FaultRecord {
+    /// What is reported to who uses the device: an access to memory. One with a PASID is none of the
+    /// device's domain.
+    pub(crate) fn refused(&self) -> Option<Refused> {
+        let write = match self.request {
+            Request::Memory {
+                access: Access::Read,
+                ..
+            } => false,
+            Request::Memory {
+                access: Access::Write | Access::Atomic,
+                ..
+            } => true,
+            _ => return None,
+        };
+        let Request::Memory {
+            address,
+            pasid: None,
+            ..
+        } = self.request
+        else {
+            return None;
+        };
+        Some(Refused {
+            source: self.source,
+            iova: address,
+            write,
         })
     }
 }

@@ -14,6 +14,15 @@ pub mod acpi {
 }
 #[path = "../../../../rust/bytes.rs"]
 pub mod bytes;
+#[path = "../../../../rust/fault"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod fault {
+    pub mod waiting;
+    pub use self::waiting::Refused;
+}
 #[path = "../../../../rust/inject"]
 #[allow(
     missing_docs,
