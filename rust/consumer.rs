@@ -7,7 +7,10 @@ use crate::{
     dma::Buffer,
     group_ref::GroupRef,
     owner,
-    raw::as_raw, //
+    raw::{
+        self,
+        as_raw, //
+    }, //
 };
 use core::{
     marker::PhantomData,
@@ -22,6 +25,7 @@ use kernel::{
     dma::DmaAddress,
     error::{
         from_err_ptr,
+        from_result,
         to_result, //
     },
     io::PhysAddr,
@@ -122,6 +126,18 @@ impl Drop for Paging {
     }
 }
 
+/// Is told of requests that were refused on a domain.
+pub trait FaultHandler: Send + Sync + 'static {
+    /// `dev` was refused a request at `iova`, as precisely as the unit says it. It was a write if the unit
+    /// says so. By now it may be mapped.
+    ///
+    /// Errors: have no effect with the drivers of this project.
+    ///
+    /// Context: may sleep, map and unmap. Must not attach, detach, claim or release, nor wait for somebody
+    /// who does: these wait for this call.
+    fn fault(&self, domain: &UserDomain, dev: &Device, iova: DmaAddress, write: bool) -> Result;
+}
+
 /// A paging domain that its user fills, attached or not.
 ///
 /// It holds the memory that is mapped in it. Devices come to it through
@@ -140,6 +156,7 @@ pub struct UserDomain {
     paging: Paging,
     #[pin]
     ranges: Mutex<KVec<Range>>,
+    handler: Option<Arc<dyn FaultHandler>>,
 }
 
 impl UserDomain {
@@ -148,12 +165,34 @@ impl UserDomain {
     /// Fails with `ENODEV` where no IOMMU translates for the device, with `ENOMEM`, and
     /// with what the IOMMU's driver says.
     pub fn new(dev: &Device<Bound>) -> Result<Arc<Self>> {
+        Self::make(dev, None)
+    }
+
+    /// The same, with a handler for faults, which is called while the domain is attached only.
+    ///
+    /// Fails with `EOPNOTSUPP` too, where the IOMMU's driver is built in: of those some call a handler
+    /// after the detach.
+    pub fn with_handler(dev: &Device<Bound>, handler: Arc<dyn FaultHandler>) -> Result<Arc<Self>> {
+        let this = Self::make(dev, Some(handler))?;
+        if this.paging.module.is_null() {
+            return Err(EOPNOTSUPP);
+        }
+        let token = Arc::as_ptr(&this).cast_mut().cast();
+        // SAFETY: The domain is ours and not attached yet. Who attaches it holds a reference to `this` until
+        // it is detached, which our drivers let wait for a call that is under way (`fault.rs`); of the
+        // kernel's own, those that are modules call no handlers.
+        unsafe { bindings::iommu_set_fault_handler(this.as_raw(), Some(fault), token) };
+        Ok(this)
+    }
+
+    fn make(dev: &Device<Bound>, handler: Option<Arc<dyn FaultHandler>>) -> Result<Arc<Self>> {
         let paging = Paging::new(dev)?;
         // INVARIANT: Nothing is mapped yet.
         Arc::pin_init(
             pin_init!(Self {
                 paging,
                 ranges <- new_mutex!(KVec::new(), "iommu user domain"),
+                handler,
             }),
             GFP_KERNEL,
         )
@@ -218,6 +257,31 @@ impl UserDomain {
         let phys = unsafe { bindings::iommu_iova_to_phys(self.as_raw(), iova) };
         (phys != 0).then_some(phys)
     }
+}
+
+/// The `iommu_fault_handler_t` of a [`UserDomain`].
+///
+/// # Safety
+///
+/// `token` is a `UserDomain`, which is attached to `dev` during the call.
+unsafe extern "C" fn fault(
+    _domain: *mut bindings::iommu_domain,
+    dev: *mut bindings::device,
+    iova: c_ulong,
+    flags: c_int,
+    token: *mut c_void,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: By the contract; who has attached it holds a reference.
+        let this = unsafe { &*token.cast::<UserDomain>() };
+        // SAFETY: By the contract, it is registered.
+        let dev = unsafe { raw::device(dev) };
+        let handler = this.handler.as_ref().ok_or(ENOSYS)?;
+        // CAST: 64 bits both; a bit.
+        let write = flags as u32 & bindings::IOMMU_FAULT_WRITE != 0;
+        handler.fault(this, dev, iova as DmaAddress, write)?;
+        Ok(0)
+    })
 }
 
 /// A [`UserDomain`] of one device alone, attached instead of its default domain.

@@ -10,6 +10,8 @@
 //! udma.probes N, udma.probe_failures N, udma.removes N
 //! udma.claims N           tokens that were got
 //! udma.releases N         ... and are gone
+//! udma.faults N           calls of fault handlers
+//! udma.handled N          ... that are over
 //! ```
 
 use kernel::{
@@ -89,11 +91,15 @@ pub(crate) static UDMA: Life = Life::new();
 pub(crate) static DEVRES_ENDS: Counter = Counter::new();
 pub(crate) static CLAIMS: Counter = Counter::new();
 pub(crate) static RELEASES: Counter = Counter::new();
+pub(crate) static FAULTS: Counter = Counter::new();
+pub(crate) static HANDLED: Counter = Counter::new();
 
 pub(crate) fn show(_: &(), f: &mut fmt::Formatter<'_>) -> fmt::Result {
     KDMA.show("kdma", f)?;
     f.write_fmt(fmt!("kdma.devres_ends {}\n", DEVRES_ENDS.get()))?;
     UDMA.show("udma", f)?;
     f.write_fmt(fmt!("udma.claims {}\n", CLAIMS.get()))?;
-    f.write_fmt(fmt!("udma.releases {}\n", RELEASES.get()))
+    f.write_fmt(fmt!("udma.releases {}\n", RELEASES.get()))?;
+    f.write_fmt(fmt!("udma.faults {}\n", FAULTS.get()))?;
+    f.write_fmt(fmt!("udma.handled {}\n", HANDLED.get()))
 }

@@ -4,7 +4,10 @@
 //!
 //! A device's domains leave the list when it is unbound. Whoever is attached to one keeps it.
 
-use crate::STATE;
+use crate::{
+    faults::Watch,
+    STATE, //
+};
 use iommu::consumer::UserDomain;
 use kernel::{
     device::{
@@ -15,9 +18,15 @@ use kernel::{
     sync::Arc, //
 };
 
+struct Listed {
+    number: u64,
+    domain: Arc<UserDomain>,
+    watch: Option<Arc<Watch>>,
+}
+
 /// What is listed.
 pub(crate) struct Domains {
-    list: KVec<(u64, Arc<UserDomain>)>,
+    list: KVec<Listed>,
     next: u64,
 }
 
@@ -29,15 +38,20 @@ impl Domains {
         }
     }
 
-    fn add(&mut self, domain: Arc<UserDomain>) -> Result<u64> {
+    fn add(&mut self, domain: Arc<UserDomain>, watch: Option<Arc<Watch>>) -> Result<u64> {
         let number = self.next;
-        self.list.push((number, domain), GFP_KERNEL)?;
+        let listed = Listed {
+            number,
+            domain,
+            watch,
+        };
+        self.list.push(listed, GFP_KERNEL)?;
         self.next += 1;
         Ok(number)
     }
 
     fn position(&self, number: u64) -> Result<usize> {
-        let found = self.list.iter().position(|(n, _)| *n == number);
+        let found = self.list.iter().position(|listed| listed.number == number);
         found.ok_or(ENOENT)
     }
 }
@@ -46,7 +60,15 @@ impl Domains {
 pub(crate) fn get(number: u64) -> Result<Arc<UserDomain>> {
     let state = STATE.get()?;
     let domains = state.domains.lock();
-    Ok(domains.list[domains.position(number)?].1.clone())
+    Ok(domains.list[domains.position(number)?].domain.clone())
+}
+
+/// What was seen of the faults of the domain `number`. Fails with `EINVAL` where nobody looks.
+pub(crate) fn watch(number: u64) -> Result<Arc<Watch>> {
+    let state = STATE.get()?;
+    let domains = state.domains.lock();
+    let watch = domains.list[domains.position(number)?].watch.clone();
+    watch.ok_or(EINVAL)
 }
 
 fn remove(number: u64) -> Result {
@@ -68,11 +90,14 @@ impl Made {
         Self(KVec::new())
     }
 
-    pub(crate) fn add(&mut self, dev: &Device<Bound>) -> Result<u64> {
-        let domain = UserDomain::new(dev)?;
+    pub(crate) fn add(&mut self, dev: &Device<Bound>, watch: Option<Arc<Watch>>) -> Result<u64> {
+        let domain = match &watch {
+            Some(watch) => UserDomain::with_handler(dev, watch.clone())?,
+            None => UserDomain::new(dev)?,
+        };
         let state = STATE.get()?;
         self.0.reserve(1, GFP_KERNEL)?;
-        let number = state.domains.lock().add(domain)?;
+        let number = state.domains.lock().add(domain, watch)?;
         self.0.push(number, GFP_KERNEL)?;
         Ok(number)
     }

@@ -53,6 +53,7 @@ mod counters;
 mod domains;
 #[path = "../common/engine.rs"]
 mod engine;
+mod faults;
 mod kdma;
 mod udma;
 #[path = "../common/words.rs"]

@@ -16,7 +16,10 @@
 //! ```text
 //! claim KEY                  number of one of the module's keys, 0..4   "done"
 //! release                    of the token, detached before it           "done"
-//! domain-new                 D differs from those of all other devices  "domain D"
+//! domain-new [note|map]      D differs from those of all other devices  "domain D"
+//!                            "note": it has a handler, which counts faults; "map":
+//!                            ... and maps a page for each
+//! domain-faults D            what a handler has seen: see [`faults`]
 //! domain-free D              it stays while it is attached              "done"
 //! domain-map D IOVA H r|w|rw                                            "done"
 //! domain-unmap D IOVA                                                   "done"
@@ -25,6 +28,8 @@
 //! ```
 //!
 //! Where it says D it may be another device's, but for "domain-free"; see [`domains`].
+//!
+//! [`faults`]: crate::faults
 
 use crate::{
     bench::Bench,
@@ -47,6 +52,7 @@ use crate::{
         Engine,
         Model, //
     },
+    faults::Watch,
     words::{
         answer,
         done,
@@ -114,8 +120,15 @@ impl Udma<'_> {
         done()
     }
 
-    fn new_domain(&mut self) -> Result<CString> {
-        let number = self.domains.add(self.bench.dev)?;
+    fn new_domain(&mut self, mut words: Words<'_>) -> Result<CString> {
+        let watch = match words.word() {
+            Err(_) => None,
+            Ok("note") => Some(Watch::new(false)?),
+            Ok("map") => Some(Watch::new(true)?),
+            Ok(_) => return Err(EINVAL),
+        };
+        words.end()?;
+        let number = self.domains.add(self.bench.dev, watch)?;
         answer(fmt!("domain {number}"))
     }
 
@@ -139,9 +152,11 @@ impl Commands for Udma<'_> {
                 words.end()?;
                 self.token.take().ok_or(ENOENT)?;
             }
-            "domain-new" => {
+            "domain-new" => return self.new_domain(words),
+            "domain-faults" => {
+                let number = words.number()?;
                 words.end()?;
-                return self.new_domain();
+                return domains::watch(number)?.answer();
             }
             "domain-free" => {
                 let number = words.number()?;
