@@ -147,6 +147,8 @@ pub(crate) struct Device<D: Driver> {
     /// A `Mapper` while the DMA API's operations are ours; changed with the lock of the group's
     /// members held.
     pub(crate) mapper: Atomic<usize>,
+    /// Requests of its own that were refused and reported.
+    pub(crate) faults: Atomic<u64>,
     /// Who is bound. Innermost; changed inside the lock of the device's group only.
     #[pin]
     pub(crate) bound: Mutex<Option<Bound>>,
@@ -171,6 +173,7 @@ impl<D: Driver> Device<D> {
                 max_age_ms: Atomic::new(settings::max_age_ms()),
                 has_attributes: Atomic::new(false),
                 mapper: Atomic::new(0),
+                faults: Atomic::new(0),
                 place <- named::mutex!(
                     Place {
                         state: State::Untouched,

@@ -44,6 +44,7 @@ use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     sync::{
+        atomic::Relaxed,
         Arc,
         SpinLockIrq, //
     },
@@ -123,6 +124,7 @@ impl<D: Driver> Run for Reports<D> {
                 return;
             };
             if let Some(device) = find::<D>(&refused) {
+                device.faults.fetch_add(1, Relaxed);
                 let _ = inject::reach("fault", Some(&device.dev));
                 report(&device, &refused);
             }

@@ -10,6 +10,7 @@ use crate::{
     bindings::{
         rust_iommu_attribute_RUST_IOMMU_APERTURE as APERTURE,
         rust_iommu_attribute_RUST_IOMMU_DOMAIN as DOMAIN,
+        rust_iommu_attribute_RUST_IOMMU_FAULTS as FAULTS,
         rust_iommu_attribute_RUST_IOMMU_MAPPED_BYTES as MAPPED_BYTES,
         rust_iommu_attribute_RUST_IOMMU_MAPPINGS as MAPPINGS,
         rust_iommu_attribute_RUST_IOMMU_MAX_AGE_MS as MAX_AGE_MS,
@@ -117,6 +118,7 @@ pub(super) fn show<D: Driver>(
         DOMAIN => writeln!(to, "{}", domain(device))?,
         MAPPINGS => writeln!(to, "{}", mapped::by_device(device)?.mappings)?,
         MAPPED_BYTES => writeln!(to, "{}", mapped::by_device(device)?.bytes)?,
+        FAULTS => writeln!(to, "{}", device.faults.load(Relaxed))?,
         MERGED_BY => merged_by(&member, to)?,
         _ => return Err(EIO),
     }

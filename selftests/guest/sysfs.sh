@@ -153,7 +153,8 @@ unit_has_the_sum()
 
 counters_count()
 {
-	invalidations=$(cat "$unit/invalidations") && faults=$(cat "$unit/faults") &&
+	invalidations=$(cat "$unit/invalidations") && faults=$(cat "$unit/faults") && of_device=$(get "$device" faults) &&
+		of_others="$(get "$e0" faults) $(get "$edu" faults)" &&
 		answer=$(oracle "$device" map both) && oracle "$device" unmap "$(answer_of handle "$answer")" >/dev/null &&
 		[ "$(cat "$unit/invalidations")" -gt "$invalidations" ] &&
 		expect write tx_fail "$(oracle "$device" dma write "$(answer_of iova "$answer")")" || return 1
@@ -161,7 +162,12 @@ counters_count()
 	{
 		[ "$(cat "$unit/faults")" -gt "$faults" ]
 	}
-	wait_for 5 more_faults && expect timeouts 0 "$(cat "$unit/timeouts")"
+	of_this_one()
+	{
+		[ "$(get "$device" faults)" -gt "$of_device" ]
+	}
+	wait_for 5 more_faults && wait_for 5 of_this_one &&
+		expect "faults of others" "$of_others" "$(get "$e0" faults) $(get "$edu" faults)" && expect timeouts 0 "$(cat "$unit/timeouts")"
 }
 
 # user COMMAND...: a program that maps 64 MB for the device, which takes many tables, and waits for the end

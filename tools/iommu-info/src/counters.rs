@@ -22,6 +22,8 @@ pub struct Counts {
     pub mapped: Option<Mapped>,
     /// Its lazy window, if it has one.
     pub window: Option<Window>,
+    /// Requests of its own that were refused.
+    pub faults: Option<u64>,
 }
 
 /// What is mapped in a device's domain.
@@ -49,7 +51,7 @@ pub struct Rates {
     pub seconds: f64,
     /// The units.
     pub units: Vec<UnitRates>,
-    /// The devices for which something is mapped, or that have a lazy window.
+    /// The devices for which something is mapped, that have a lazy window, or were refused something.
     pub devices: Vec<DeviceRates>,
     /// What is not counted, in words.
     pub missing: Vec<String>,
@@ -79,6 +81,8 @@ pub struct DeviceRates {
     pub flushes: Option<f64>,
     /// Pages that are mapped in its lazy window, at the second snapshot.
     pub live_pages: Option<u64>,
+    /// Requests of its own that were refused, per second.
+    pub faults: Option<f64>,
 }
 
 /// The number in front of a word: `12` of `12 mapped:`.
@@ -138,7 +142,14 @@ pub fn rates(before: &Snapshot, after: &Snapshot, seconds: f64) -> Rates {
     let shown = |counts: &Counts| {
         counts.window.is_some() || counts.mapped.is_some_and(|mapped| mapped.mappings > 0)
     };
-    let devices = after.devices.iter().filter(|(_, now)| shown(now));
+    let faults = |address: &Address, now: &Counts| {
+        let old = before.devices.get(address).and_then(|old| old.faults);
+        rate(old, now.faults, seconds)
+    };
+    let devices = after
+        .devices
+        .iter()
+        .filter(|(address, now)| shown(now) || faults(address, now).is_some_and(|rate| rate > 0.0));
     let devices = devices.map(|(address, now)| {
         let flushes = |counts: &Counts| counts.window.map(|window| window.flushes);
         let old = before.devices.get(address).and_then(flushes);
@@ -148,6 +159,7 @@ pub fn rates(before: &Snapshot, after: &Snapshot, seconds: f64) -> Rates {
             mapped_bytes: now.mapped.map(|mapped| mapped.bytes),
             flushes: rate(old, flushes(now), seconds),
             live_pages: now.window.map(|window| window.mapped),
+            faults: faults(address, now),
         }
     });
     Rates {
@@ -187,6 +199,7 @@ group 5: not held
         let counts = Counts {
             mapped: None,
             window: Some(Window { mapped: 1, flushes }),
+            faults: None,
         };
         Snapshot {
             units: BTreeMap::from([("vtd0".to_string(), counters)]),
@@ -200,6 +213,26 @@ group 5: not held
         assert_eq!(rates.units[0].invalidations, None);
         assert_eq!(rates.units[0].faults, None);
         assert_eq!(rates.devices[0].flushes, Some(1.0));
+    }
+
+    #[test]
+    fn a_device_that_only_faults_is_shown() {
+        let at: Address = "01:00.0".parse().unwrap();
+        let of = |faults| Snapshot {
+            devices: BTreeMap::from([(
+                at,
+                Counts {
+                    faults: Some(faults),
+                    ..Counts::default()
+                },
+            )]),
+            ..Snapshot::default()
+        };
+        assert_eq!(rates(&of(3), &of(7), 2.0).devices[0].faults, Some(2.0));
+        assert_eq!(rates(&of(3), &of(3), 2.0).devices, []);
+        // Found anew.
+        assert_eq!(rates(&of(3), &of(1), 2.0).devices, []);
+        assert_eq!(rates(&Snapshot::default(), &of(1), 2.0).devices, []);
     }
 
     proptest! {

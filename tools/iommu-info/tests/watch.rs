@@ -95,6 +95,10 @@ fn watch_shows_what_is_mapped() {
         "0000:01:00.0: 17 mappings of 69632 bytes, 0.0 flushes/s, 3 live pages in its lazy window";
     assert_eq!(text.lines().filter(|l| *l == line).count(), 2, "{text}");
     assert!(!text.contains("not known"), "{text}");
+    tree.file(&format!("{attributes}/faults"), "4\n");
+    let text = text_of(&tree, &["watch", "--interval", "0.01", "--count", "1"]);
+    assert!(text.contains(&format!("{line}, 0.0 faults/s\n")), "{text}");
+    tree.remove(&format!("{attributes}/faults"));
     // Without a window, and with nothing mapped.
     tree.groups("");
     let words = ["watch", "--interval", "0.01", "--count", "1"];

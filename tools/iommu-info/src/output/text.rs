@@ -222,6 +222,9 @@ pub fn watch(out: &mut dyn Write, rates: &Rates, first: bool) -> Result<()> {
             let flushes = per_second(device.flushes, "flushes");
             write!(out, ", {flushes}, {live} live pages in its lazy window")?;
         }
+        if device.faults.is_some() {
+            write!(out, ", {}", per_second(device.faults, "faults"))?;
+        }
         writeln!(out)?;
     }
     Ok(())
