@@ -9,6 +9,7 @@
 
 use crate::{
     batch::Batch,
+    fault::Reports,
     invalidation::Invalidation,
     locked::Locked,
     mappings::run::Run,
@@ -190,6 +191,14 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     ///
     /// Context: may sleep.
     fn counters(unit: &Self::Unit) -> Counters;
+
+    /// What reports the requests that the unit has refused, if it tells of any. The framework lets it while the
+    /// unit is registered. The answer must not change.
+    ///
+    /// Context: any.
+    fn reports(_unit: &Self::Unit) -> Option<&Reports<Self>> {
+        None
+    }
 
     /// Makes earlier stores to tables visible to the unit, for hardware that buffers
     /// them. Called before commands are submitted, which may make it fetch them.

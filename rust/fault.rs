@@ -44,7 +44,10 @@ use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         SpinLockIrq, //
     },
@@ -69,6 +72,8 @@ pub struct Reports<D: Driver> {
     waiting: SpinLockIrq<Waiting<WAITING>>,
     #[pin]
     work: Work,
+    /// The unit is registered, with these reports.
+    open: Atomic<bool>,
     _driver: PhantomData<fn() -> D>,
 }
 
@@ -79,27 +84,39 @@ impl<D: Driver> Reports<D> {
             waiting <- named::spinlock_irq!(Waiting::new(), "iommu fault reports"),
             // SAFETY: Pinned, and `report` needs all of it; the drop stops the work.
             work <- unsafe { Work::new::<Self>(this.as_ptr()) },
+            open: Atomic::new(false),
             _driver: PhantomData,
         })
     }
 
-    /// Has a request reported, soon; it is dropped where as many as there may be are waiting.
+    /// Has a request reported, soon; it is dropped where as many as there may be are waiting. Does nothing
+    /// unless these are the [`Driver::reports`] of a registered unit.
     ///
     /// Context: any.
     pub fn report(&self, refused: Refused) {
+        if !self.open.load(Relaxed) {
+            return;
+        }
         self.waiting.lock().put(refused);
         self.work.start();
     }
 
     /// How many requests were dropped.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.waiting.lock().dropped()
     }
 
-    /// Ends all reports, and waits for one that is under way. For a unit that has no endpoints any more.
+    /// From here on there are reports. Who calls this calls [`stop`](Self::stop) before it gives up its
+    /// reference to the unit.
+    pub(crate) fn start(&self) {
+        self.open.store(true, Relaxed);
+    }
+
+    /// Ends all reports for good, and waits for one that is under way.
     ///
-    /// Context: may sleep.
-    pub fn stop(&self) {
+    /// Context: may sleep; no lock may be held that a report takes.
+    pub(crate) fn stop(&self) {
+        self.open.store(false, Relaxed);
         self.work.stop();
     }
 
@@ -117,8 +134,8 @@ impl<D: Driver> PinnedDrop for Reports<D> {
 
 impl<D: Driver> Run for Reports<D> {
     fn run(&self) {
-        // What is found holds a reference to its unit, and so to this. It is not the last one: who ends a
-        // unit stops this before (`takeover.rs`).
+        // What is found holds a reference to its unit, and so to this. It is not the last one: the
+        // registration has one until it has stopped this.
         for _ in 0..BATCH {
             let Some(refused) = self.take() else {
                 return;

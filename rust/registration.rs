@@ -154,6 +154,9 @@ impl<D: Driver> Registration<D> {
             // Not found before it is registered: until then the core's part of it is not
             // filled in, and registering another unit probes the devices of all.
             registry.lock().units.push(unit.clone(), GFP_KERNEL)?;
+            if let Some(reports) = D::reports(unit) {
+                reports.start();
+            }
             // SAFETY: `self` keeps the unit until its drop, which unregisters it.
             unsafe { ops::register(unit) }?;
             self.registered += 1;
@@ -202,6 +205,10 @@ impl<D: Driver> Registration<D> {
             unsafe { ops::unregister(unit) };
         }
         self.registered = 0;
+        // Nothing that a report could be of is there any more. One that is under way runs the module's code.
+        for reports in self.units.iter().filter_map(|unit| D::reports(unit)) {
+            reports.stop();
+        }
     }
 }
 

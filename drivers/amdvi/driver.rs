@@ -24,6 +24,7 @@ use iommu::{
         Driver,
         Target, //
     },
+    fault::Reports,
     ids::Id,
     invalidation::{
         Invalidation,
@@ -232,6 +233,10 @@ impl Driver for AmdVi {
         }
     }
 
+    fn reports(unit: &Unit) -> Option<&Reports<Self>> {
+        Some(unit.events().reports())
+    }
+
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
         list.add_msi_window(MSI_START, MSI_LENGTH);
         list.add_reserved(TRANSPORT_START, TRANSPORT_LENGTH);
@@ -292,7 +297,6 @@ impl TakeOver for AmdVi {
         writeln!(f, "waits: {}", queue.waits())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
         writeln!(f, "fault_overflows: {}", unit.events().overflows())?;
-        writeln!(f, "other_events: {}", unit.events().others())?;
-        writeln!(f, "dropped_reports: {}", unit.events().reports().dropped())
+        writeln!(f, "other_events: {}", unit.events().others())
     }
 }

@@ -275,11 +275,10 @@ impl Unit {
         })
     }
 
-    /// Ends the interrupt and the reports, after which nothing of the unit calls into this module. Context: may sleep.
+    /// Ends the interrupt, after which nothing of the unit calls into this module. Context: may sleep.
     pub(crate) fn shut_down(&self) {
         let interrupt = self.interrupt.lock().take();
         drop(interrupt);
-        self.events.reports().stop();
     }
 
     /// Whether this IOMMU translates the device with this name.

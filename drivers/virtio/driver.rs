@@ -26,6 +26,7 @@ use iommu::{
         Counters,
         Driver, //
     },
+    fault::Reports,
     invalidation::Invalidation,
     locked::Locked,
     mappings::run::{
@@ -225,6 +226,10 @@ impl Driver for Virtio {
         }
     }
 
+    fn reports(unit: &Unit) -> Option<&Reports<Self>> {
+        Some(unit.faults().reports())
+    }
+
     fn resv_regions(_unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
         for region in &endpoint.reserved {
             let length = (region.last - region.start).saturating_add(1);
@@ -271,9 +276,7 @@ impl TakeOver for Virtio {
         unit.disable()
     }
 
-    fn shut_down(unit: &Unit) {
-        unit.faults().reports().stop();
-    }
+    fn shut_down(_unit: &Unit) {}
 
     fn stats(unit: &Unit, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counters = unit.queue().counters();
@@ -287,7 +290,6 @@ impl TakeOver for Virtio {
         writeln!(f, "probes: {}", of(5))?;
         writeln!(f, "waits: {}", counters.kicks)?;
         writeln!(f, "refused: {}", counters.refused)?;
-        writeln!(f, "malformed_reports: {}", unit.faults().malformed())?;
-        writeln!(f, "dropped_reports: {}", unit.faults().reports().dropped())
+        writeln!(f, "malformed_reports: {}", unit.faults().malformed())
     }
 }

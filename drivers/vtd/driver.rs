@@ -22,6 +22,7 @@ use iommu::{
         Driver,
         Target, //
     },
+    fault::Reports,
     ids::Id,
     invalidation::{
         Invalidation,
@@ -207,6 +208,10 @@ impl Driver for Vtd {
         }
     }
 
+    fn reports(unit: &Unit) -> Option<&Reports<Self>> {
+        Some(unit.faults().reports())
+    }
+
     fn resv_regions(unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
         list.add_msi_window(MSI_START, MSI_LENGTH);
         unit.platform().reserved_regions(endpoint.path(), |region| {
@@ -259,7 +264,6 @@ impl TakeOver for Vtd {
         writeln!(f, "domain_ids: {}", unit.tags())?;
         writeln!(f, "waits: {}", queue.waits())?;
         writeln!(f, "queue_errors: {}", queue.errors())?;
-        writeln!(f, "fault_overflows: {}", unit.faults().overflows())?;
-        writeln!(f, "dropped_reports: {}", unit.faults().reports().dropped())
+        writeln!(f, "fault_overflows: {}", unit.faults().overflows())
     }
 }

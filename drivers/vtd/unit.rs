@@ -231,12 +231,11 @@ impl Unit {
         })
     }
 
-    /// Ends the fault interrupt, the reports and the queue, after which nothing of the unit calls
+    /// Ends the fault interrupt and the queue, after which nothing of the unit calls
     /// into this module. Context: may sleep.
     pub(crate) fn shut_down(&self) {
         let irq = self.fault_irq.lock().take();
         drop(irq);
-        self.faults.reports().stop();
         if self.registers.stop_queue().is_err() {
             pr_err!("vtd{}: unit does not stop its queue\n", self.number);
             // The unit may read the ring and write to it: its memory is given up.

@@ -29,7 +29,11 @@ fn show_groups<D: TakeOver>(holders: &Holders<D>, f: &mut fmt::Formatter<'_>) ->
 }
 
 fn show<D: TakeOver>(unit: &UnitRef<D>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    D::stats(unit, f)
+    D::stats(unit, f)?;
+    match D::reports(unit) {
+        Some(reports) => writeln!(f, "dropped_reports: {}", reports.dropped()),
+        None => Ok(()),
+    }
 }
 
 impl<D: TakeOver> Stats<D> {
