@@ -101,7 +101,8 @@ fn shift(level: u32) -> u32 {
     PAGE_BITS + TABLE_BITS * level
 }
 
-/// Finds the lowest table that translates `iova`; `None` if there is none yet, or a larger page.
+/// Finds the lowest table that translates `iova`; `None` if there is none yet, or a larger page, or the
+/// topmost table does not reach so far.
 ///
 /// `read` as for [`walk`].
 pub fn lowest_table<F: Format>(
@@ -110,7 +111,11 @@ pub fn lowest_table<F: Format>(
     mut read: impl FnMut(u64, usize) -> u64,
 ) -> Option<u64> {
     let mut table = top.phys;
-    for level in (1..=top.level.min(LEVELS as u32 - 1)).rev() {
+    let top_level = top.level.min(LEVELS as u32 - 1);
+    if iova >> shift(top_level + 1) != 0 {
+        return None;
+    }
+    for level in (1..=top_level).rev() {
         // CAST: nine bits.
         let index = (iova >> shift(level)) as usize & ((1 << TABLE_BITS) - 1);
         match F::decode(level, read(table, index)) {

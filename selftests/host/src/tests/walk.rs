@@ -7,6 +7,7 @@ use iommu::pt::{
     second_stage::SecondStage,
     walk::{
         leaves,
+        lowest_table,
         walk,
         Entry,
         Format,
@@ -99,6 +100,21 @@ impl Tables {
             }
         }
         ranges
+    }
+
+    /// Puts a table on top, as one that grows does.
+    fn grow(&mut self) {
+        let new = TOP * (self.memory.len() as u64 + 1);
+        let mut entries = [self.junk; 512];
+        entries[0] = self.top.phys | 3 | self.junk;
+        self.memory.insert(new, entries);
+        self.top.phys = new;
+        self.top.level += 1;
+    }
+
+    /// The lowest table for an address.
+    fn lowest(&self, iova: u64) -> Option<u64> {
+        lowest_table::<SecondStage>(self.top, iova, |table, index| self.memory[&table][index])
     }
 
     /// What a walk finds, of at most `tables` tables and until there are `most` ranges.
@@ -351,4 +367,28 @@ fn entries_of_second_stage_tables() {
         let table = 0xfff0_0000_1234_5f78 | permission;
         assert_eq!(SecondStage::decode(2, table), Entry::Table(0x1234_5000));
     }
+}
+
+#[test]
+fn a_table_that_grows_keeps_what_it_has() {
+    let mut tables = Tables::new(2, 57, 0);
+    let beyond = 1u64 << shift(3);
+    // As long as the top does not reach so far; the same index of the top has a table.
+    tables.top.address_bits = shift(3);
+    for iova in [0x5000, 0x4000_0000, beyond - 0x1000] {
+        tables.map(iova, 0, 3);
+    }
+    tables.top.address_bits = 57;
+    let before = tables.ranges();
+    let places = [0x5000, 0x4000_0000, beyond - 0x1000].map(|iova| tables.lowest(iova));
+    assert!(places.iter().all(Option::is_some));
+    for _ in 0..2 {
+        assert_eq!(tables.lowest(beyond | 0x5000), None);
+        assert_eq!(tables.lowest(beyond << 9 | 0x5000), None);
+        assert_eq!(tables.walk(100, 100), (Continue(()), before.clone()));
+        tables.grow();
+        let now = [0x5000, 0x4000_0000, beyond - 0x1000].map(|iova| tables.lowest(iova));
+        assert_eq!(now, places);
+    }
+    assert_eq!(tables.walk(100, 100), (Continue(()), before));
 }
