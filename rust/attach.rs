@@ -6,7 +6,7 @@
 //!
 //! 1. prepare: everything that can fail for lack of memory or of ids;
 //! 2. publish: the tag is put where flushers of the new domain find it;
-//! 3. program: the entry is stored, before flushers can run again;
+//! 3. program: the entry is stored, before flushers can run again and before the table can grow;
 //! 4. sync: the hardware acknowledges that it uses the new entry;
 //! 5. retire: the old tag is taken from its flushers, invalidated, and only with
 //!    the hardware's acknowledgement given up with the old table.
@@ -25,8 +25,8 @@
 use crate::{
     attached::{
         self,
-        Node,
-        Nodes, //
+        Attached,
+        Node, //
     },
     batch::Batch,
     bindings,
@@ -40,6 +40,7 @@ use crate::{
         Bound,
         Device,
         Endpoint,
+        Entries,
         Place,
         State, //
     },
@@ -47,7 +48,10 @@ use crate::{
     invalidation::Invalidation,
     locked::Locked,
     pci::Function,
-    pt::PageTable,
+    pt::{
+        PageTable,
+        Root, //
+    },
     queue::Synced,
     raw,
     remote, //
@@ -59,14 +63,37 @@ use kernel::{
 
 /// Programs the endpoint's entry with its slot locked.
 fn program<D: Driver>(endpoint: &Endpoint<D>, target: &Target<'_, D>, batch: &mut Batch<'_, D>) {
-    let slot = endpoint.entries.lock();
+    store(endpoint, &endpoint.entries.lock(), target, batch);
+}
+
+fn store<D: Driver>(
+    endpoint: &Endpoint<D>,
+    entries: &Entries<D>,
+    target: &Target<'_, D>,
+    batch: &mut Batch<'_, D>,
+) {
+    entries.set(target);
     D::program(
         &endpoint.unit,
         &endpoint.facts,
-        &Locked::<D>::new(&slot),
+        &Locked::<D>::new(&entries.slot),
         target,
         batch,
     );
+}
+
+/// Programs an entry with a new root, if it names the table of `tag`. Called with the lock of the domain's
+/// attachments held.
+pub(crate) fn name_root<D: Driver>(
+    endpoint: &Endpoint<D>,
+    tag: &D::Tag,
+    root: Root<D::Table>,
+    batch: &mut Batch<'_, D>,
+) {
+    let entries = endpoint.entries.lock();
+    if entries.are_on(tag) {
+        store(endpoint, &entries, &Target::Paging { root, tag }, batch);
+    }
 }
 
 /// Programs an entry that no domain's flushers have to learn of, and waits.
@@ -85,24 +112,25 @@ pub(crate) fn program_static<D: Driver>(
 /// the endpoint being there.
 fn reprogram<D: Driver>(
     endpoint: &Arc<Endpoint<D>>,
-    target: &Target<'_, D>,
-    domain: &Domain<D>,
-    tag: &Arc<D::Tag>,
+    at: &Attachment<D>,
+    blocked: bool,
     after: impl FnOnce(&mut Batch<'_, D>),
 ) -> Result<Synced> {
+    let Attachment { domain, tag } = at;
     let mut batch = Batch::<D>::new(&endpoint.unit);
+    let mut attached = Attached::lock(domain);
     if D::Table::IS_REMOTE {
-        let mut nodes = domain.attached.lock();
-        tell(endpoint, target, domain, tag, &mut nodes, &mut batch);
+        tell(endpoint, at, blocked, &mut attached, &mut batch);
         let told = batch
             .sync_in_place()
             .and_then(|proof| inject::fails_atomic("attach.told").map(|()| proof));
         if told.is_err() {
-            attached::set_live(&mut nodes, endpoint, tag, false);
+            attached::set_live(&mut attached, endpoint, tag, false);
         }
         told
     } else {
-        program(endpoint, target, &mut batch);
+        program(endpoint, &on_domain(&attached, tag, blocked), &mut batch);
+        drop(attached);
         after(&mut batch);
         batch.sync()
     }
@@ -111,16 +139,15 @@ fn reprogram<D: Driver>(
 /// Programs the entry, and adds what tells the unit of the domain's mappings.
 fn tell<D: Driver>(
     endpoint: &Arc<Endpoint<D>>,
-    target: &Target<'_, D>,
-    domain: &Domain<D>,
-    tag: &Arc<D::Tag>,
-    nodes: &mut Nodes<D>,
+    at: &Attachment<D>,
+    blocked: bool,
+    nodes: &mut Attached<'_, D>,
     batch: &mut Batch<'_, D>,
 ) {
-    let live = matches!(target, Target::Paging { .. });
-    attached::set_live(nodes, endpoint, tag, live);
-    program(endpoint, target, batch);
-    if let Some(remote) = domain.table().remote().filter(|_| live) {
+    let Attachment { domain, tag } = at;
+    attached::set_live(nodes, endpoint, tag, !blocked);
+    program(endpoint, &on_domain(nodes, tag, blocked), batch);
+    if let Some(remote) = domain.table().remote().filter(|_| !blocked) {
         remote::fill(nodes, remote, endpoint, &endpoint.unit, tag, batch);
     }
 }
@@ -132,44 +159,59 @@ fn leave<D: Driver>(endpoint: &Arc<Endpoint<D>>, state: &State<D>) {
     }
 }
 
-/// What is programmed for a default domain: nothing gets through while the device is
-/// parked, unless firmware uses the device too.
-///
-/// Other domains are their owner's, who is there.
-fn unless_parked<'a, D: Driver>(
-    device: &Device<D>,
-    parked: bool,
-    default: Target<'a, D>,
-) -> Target<'a, D> {
-    if parked && device.firmware.lock().is_empty() {
+/// Whether nothing gets through a default domain: while the device is parked, unless firmware uses the
+/// device too.
+fn is_shut<D: Driver>(device: &Device<D>, parked: bool) -> bool {
+    parked && device.firmware.lock().is_empty()
+}
+
+/// The same for a paging domain. Those that are no default ones are their owner's, who is there.
+fn is_shut_on<D: Driver>(device: &Device<D>, parked: bool, domain: &Domain<D>) -> bool {
+    is_shut(device, parked && domain.is_default())
+}
+
+/// What is programmed for the identity domain.
+fn identity_target<D: Driver>(device: &Device<D>, parked: bool) -> Target<'static, D> {
+    if is_shut(device, parked) {
         Target::Blocked
     } else {
-        default
+        Target::Identity
     }
 }
 
-/// The entry of a device at a place; `None` if nothing was programmed yet.
-fn target_of<'a, D: Driver>(device: &Device<D>, place: &'a Place<D>) -> Option<Target<'a, D>> {
-    match &place.state {
-        State::Untouched | State::Released => None,
-        State::Blocked => Some(Target::Blocked),
-        State::Identity => Some(unless_parked(device, place.parked, Target::Identity)),
-        State::Paging(at) => Some(paging_target(device, place.parked, &at.domain, &at.tag)),
-    }
-}
-
-fn paging_target<'a, D: Driver>(
-    device: &Device<D>,
-    parked: bool,
-    domain: &Domain<D>,
+/// What is programmed for a paging domain, whose lock is held for as long.
+fn on_domain<'a, D: Driver>(
+    attached: &'a Attached<'_, D>,
     tag: &'a D::Tag,
+    blocked: bool,
 ) -> Target<'a, D> {
-    let root = domain.root();
-    unless_parked(
-        device,
-        parked && domain.is_default(),
-        Target::Paging { root, tag },
-    )
+    if blocked {
+        Target::Blocked
+    } else {
+        attached.paging(tag)
+    }
+}
+
+/// Programs the entry of a device for the place where it is, and waits; `None` if nothing was programmed
+/// for it yet. `after` as for [`reprogram`]: where the device has a tag it adds to that batch.
+fn program_place<D: Driver>(
+    device: &Device<D>,
+    place: &Place<D>,
+    after: impl FnOnce(&mut Batch<'_, D>, &D::Tag),
+) -> Option<Result<Synced>> {
+    let endpoint = &device.endpoint;
+    let target = match &place.state {
+        State::Untouched | State::Released => return None,
+        State::Blocked => Target::Blocked,
+        State::Identity => identity_target(device, place.parked),
+        State::Paging(at) => {
+            let blocked = is_shut_on(device, place.parked, &at.domain);
+            return Some(reprogram(endpoint, at, blocked, |batch| {
+                after(batch, &at.tag);
+            }));
+        }
+    };
+    Some(program_static(endpoint, &target))
 }
 
 /// Step 5: leaves the state that an endpoint has been moved away from.
@@ -268,16 +310,18 @@ pub(crate) fn paging<D: Driver>(
         tag: tag.clone(),
         live: false,
     };
-    let target = paging_target(device, place.parked, &domain, &tag);
+    let blocked = is_shut_on(device, place.parked, &domain);
     inject::reach("attach.pre_hw", Some(dev.as_device()))?;
+    let new = Attachment { domain, tag };
     let sent = if D::Table::IS_REMOTE {
         // Room first: what fails up to here has changed nothing.
-        attached::insert(&domain.attached, node, || ())?;
+        attached::insert(&new.domain, node, |_| ())?;
         leave(endpoint, &place.state);
-        reprogram(endpoint, &target, &domain, &tag, |_| {})
+        reprogram(endpoint, &new, blocked, |_| {})
     } else {
         let mut batch = Batch::<D>::new(unit);
-        attached::insert(&domain.attached, node, || {
+        attached::insert(&new.domain, node, |attached| {
+            let target = on_domain(attached, &new.tag, blocked);
             program(endpoint, &target, &mut batch);
         })?;
         batch.sync()
@@ -288,7 +332,7 @@ pub(crate) fn paging<D: Driver>(
         if let Some(proof) = proof.filter(|_| D::Table::IS_REMOTE) {
             // The unit has put the endpoint elsewhere again, so it has nothing of the new domain.
             pr_err!("{}: attach was refused ({})\n", &*device.name, e.to_errno());
-            attached::remove(&domain.attached, endpoint, &tag, proof);
+            attached::remove(&new.domain.attached, endpoint, &new.tag, proof);
             return Err(e);
         }
         pr_err!(
@@ -297,13 +341,15 @@ pub(crate) fn paging<D: Driver>(
             e.to_errno()
         );
         // Its node stays, as in `retire`.
-        core::mem::forget((domain, tag));
+        core::mem::forget(new);
         return Err(e);
     }
 
     let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
-    let new = State::Paging(Attachment { domain, tag });
-    retire(device, core::mem::replace(&mut place.state, new));
+    retire(
+        device,
+        core::mem::replace(&mut place.state, State::Paging(new)),
+    );
     Ok(())
 }
 
@@ -311,13 +357,8 @@ pub(crate) fn paging<D: Driver>(
 /// it; without one, with a message.
 fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) -> Option<Synced> {
     // Before the first attach there is no entry to go back to; blocked is safe.
-    let target = target_of(device, place).unwrap_or(Target::Blocked);
-    let endpoint = &device.endpoint;
-    let undone = match &place.state {
-        State::Paging(at) => reprogram(endpoint, &target, &at.domain, &at.tag, |_| {}),
-        _ => program_static(endpoint, &target),
-    };
-    undone
+    program_place(device, place, |_, _| {})
+        .unwrap_or_else(|| program_static(&device.endpoint, &Target::Blocked))
         .inspect_err(|_| {
             pr_err!(
                 "{}: the old translation was put back, but not acknowledged\n",
@@ -345,7 +386,7 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         _ => {}
     }
     let target = match to {
-        State::Identity => unless_parked(device, place.parked, Target::Identity),
+        State::Identity => identity_target(device, place.parked),
         _ => Target::Blocked,
     };
     let _ = inject::reach("attach.pre_hw", Some(dev.as_device()));
@@ -406,18 +447,11 @@ pub(crate) fn release<D: Driver>(device: &Device<D>, dev: &kernel::device::Devic
 fn set_parked<D: Driver>(device: &Device<D>, parked: bool) {
     let mut place = device.place.lock();
     place.parked = parked;
-    let Some(target) = target_of(device, &place) else {
-        return;
-    };
-    let endpoint = &device.endpoint;
-    let done = match &place.state {
-        State::Paging(at) => reprogram(endpoint, &target, &at.domain, &at.tag, |batch| {
-            // No tag is retired here, which would bring this with it.
-            D::invalidate(&endpoint.unit, &at.tag, &Invalidation::All, batch);
-        }),
-        _ => program_static(endpoint, &target),
-    };
-    if let Err(e) = done {
+    let done = program_place(device, &place, |batch, tag| {
+        // No tag is retired here, which would bring this with it.
+        D::invalidate(&device.endpoint.unit, tag, &Invalidation::All, batch);
+    });
+    if let Some(Err(e)) = done {
         pr_err!(
             "{}: a change of its driver was not acknowledged ({})\n",
             &*device.name,

@@ -3,17 +3,35 @@
 //! The endpoints that a domain is attached to, as flushers see them.
 
 use crate::{
+    attach,
     batch::Batch,
-    driver::Driver,
+    domain::Domain,
+    driver::{
+        Driver,
+        Target, //
+    },
     endpoint::Endpoint,
     inject,
     invalidation::Invalidation,
+    pt::{
+        PageTable,
+        Root, //
+    },
     queue::Synced,
     unit::UnitRef, //
+};
+use core::ops::{
+    Deref,
+    DerefMut, //
 };
 use kernel::{
     prelude::*,
     sync::{
+        atomic::Relaxed,
+        lock::{
+            spinlock::SpinLockIrqGuard,
+            Guard, //
+        },
         Arc,
         SpinLockIrq, //
     },
@@ -39,6 +57,72 @@ impl<D: Driver> Node<D> {
 /// one batch.
 pub(crate) type Nodes<D> = KVec<Node<D>>;
 
+/// The nodes of each unit, as they stand next to each other.
+pub(crate) fn by_unit<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &[Node<D>]> {
+    nodes.chunk_by(|a, b| a.endpoint.unit.same(&b.endpoint.unit))
+}
+
+/// Each tag of a unit's nodes once.
+pub(crate) fn tags<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &Arc<D::Tag>> {
+    nodes.iter().enumerate().filter_map(|(i, node)| {
+        let before = nodes.get(..i).unwrap_or_default();
+        let seen = before.iter().any(|n| Arc::ptr_eq(&n.tag, &node.tag));
+        (!seen).then_some(&node.tag)
+    })
+}
+
+/// A domain's attachments with their lock held. Until it is released the domain's table does not grow,
+/// and only from this its root can be had, for an entry.
+pub(crate) struct Attached<'a, D: Driver> {
+    domain: &'a Domain<D>,
+    nodes: SpinLockIrqGuard<'a, Nodes<D>>,
+}
+
+impl<'a, D: Driver> Attached<'a, D> {
+    /// Takes the lock. Context: any.
+    pub(crate) fn lock(domain: &'a Domain<D>) -> Self {
+        Self {
+            domain,
+            nodes: domain.attached.lock(),
+        }
+    }
+
+    /// The same for who holds it already; the drop releases it.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the lock, and nobody uses what it protects by another reference meanwhile.
+    pub(crate) unsafe fn held(domain: &'a Domain<D>) -> Self {
+        Self {
+            domain,
+            // SAFETY: By the contract.
+            nodes: unsafe { Guard::new(&domain.attached, ()) },
+        }
+    }
+
+    /// What the entry of an endpoint with this tag is to say. It cannot be kept longer than the lock.
+    pub(crate) fn paging<'t>(&'t self, tag: &'t D::Tag) -> Target<'t, D> {
+        Target::Paging {
+            root: self.domain.table().root(),
+            tag,
+        }
+    }
+}
+
+impl<D: Driver> Deref for Attached<'_, D> {
+    type Target = Nodes<D>;
+
+    fn deref(&self) -> &Nodes<D> {
+        &self.nodes
+    }
+}
+
+impl<D: Driver> DerefMut for Attached<'_, D> {
+    fn deref_mut(&mut self) -> &mut Nodes<D> {
+        &mut self.nodes
+    }
+}
+
 /// Inserts `node` and runs `program` before the lock is released.
 ///
 /// From the moment the lock is free, every flush of the domain reaches the node's
@@ -47,25 +131,25 @@ pub(crate) type Nodes<D> = KVec<Node<D>>;
 ///
 /// Errors: `ENOMEM`, with nothing done. Context: may sleep.
 pub(crate) fn insert<D: Driver>(
-    list: &SpinLockIrq<Nodes<D>>,
+    domain: &Domain<D>,
     node: Node<D>,
-    program: impl FnOnce(),
+    program: impl FnOnce(&Attached<'_, D>),
 ) -> Result {
     loop {
         let wanted = {
-            let mut nodes = list.lock();
+            let mut nodes = Attached::lock(domain);
             if nodes.len() < nodes.capacity() {
                 let at = nodes
                     .iter()
                     .rposition(|n| n.endpoint.unit.same(&node.endpoint.unit))
                     .map_or(nodes.len(), |i| i + 1);
                 nodes.insert_within_capacity(at, node).map_err(|_| ENOMEM)?;
-                program();
+                program(&nodes);
                 return Ok(());
             }
             nodes.len() + 1
         };
-        grow(list, wanted)?;
+        grow(&domain.attached, wanted)?;
     }
 }
 
@@ -133,6 +217,38 @@ pub(crate) fn tag_on<D: Driver>(
         .iter()
         .find(|n| n.endpoint.unit.same(unit))
         .map(|n| n.tag.clone())
+}
+
+/// Has the entries that name the domain's table name it by its new root. Returns when all units use that,
+/// or have failed to say so, with a message.
+///
+/// Context: atomic.
+pub(crate) fn change_top<D: Driver>(attached: &Attached<'_, D>, root: Root<D::Table>) {
+    inject::reach_atomic("top");
+    for nodes in by_unit(attached) {
+        let Some(unit) = nodes.first().map(|node| &node.endpoint.unit) else {
+            continue;
+        };
+        let mut batch = Batch::<D>::new(unit);
+        for node in nodes {
+            attach::name_root(&node.endpoint, &node.tag, root, &mut batch);
+        }
+        // What was looked up on the way to the old root is still right. That it is forgotten is what the
+        // specifications ask for after a change of an entry.
+        for tag in tags(nodes) {
+            D::invalidate(unit, tag, &Invalidation::All, &mut batch);
+        }
+        unit.grown().fetch_add(1, Relaxed);
+        let told = batch.sync_in_place();
+        if let Err(e) = told.and_then(|_| inject::fails_atomic("top.told")) {
+            attached.domain.keep_tables();
+            pr_err!(
+                "a table has grown, which was not acknowledged ({}): devices may not reach what is mapped \
+                 beyond its old size, and no tables of it are freed\n",
+                e.to_errno()
+            );
+        }
+    }
 }
 
 /// Invalidates in every cache that may hold translations of the domain, one batch

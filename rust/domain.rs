@@ -18,12 +18,16 @@ use crate::{
     },
     queue::Synced,
     remote,
+    top::Growth,
     unit::UnitRef, //
 };
 use kernel::{
     prelude::*,
     sync::{
-        atomic::Relaxed,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
         SpinLockIrq, //
@@ -49,12 +53,15 @@ pub(crate) struct Domain<D: Driver> {
     /// Of which kind the core's queue is if it gets one. Fixed when the domain is made, as it is for
     /// the core.
     pub(crate) single_queue: bool,
-    /// Outside the slot locks and the units' locks, inside the device's domain lock.
+    /// Outside the slot locks and the units' locks, inside the device's domain lock. The lock that
+    /// generic_pt takes to change the top of the table.
     #[pin]
     pub(crate) attached: SpinLockIrq<Nodes<D>>,
     /// The unit that the domain was made for, and the tag on it. Kept while nothing is
     /// attached: the core does not expect that going back to a default domain fails.
     home: (UnitRef<D>, Arc<D::Tag>),
+    /// A unit may still have a root of the table that is none any more.
+    old_root: Atomic<bool>,
     /// What drivers that have gone were seen to have left mapped. Inside the device's domain
     /// lock.
     #[pin]
@@ -77,12 +84,14 @@ impl<D: Driver> Domain<D> {
         let nodes = KVec::with_capacity(device.group_size.load(Relaxed), GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
-                table <- D::Table::new(config, node),
+                // SAFETY: It is the first member.
+                table <- unsafe { D::Table::for_domain(config, node, Growth::<D>::OPERATIONS) },
                 config,
                 flushes_new,
                 single_queue: device.single_queue.load(Relaxed),
                 attached <- named::spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
+                old_root: Atomic::new(false),
                 left <- named::mutex!(KVec::new(), "iommu domain leaks"),
                 _: {
                     D::ops().domains().fetch_add(1, Relaxed);
@@ -90,11 +99,6 @@ impl<D: Driver> Domain<D> {
             }),
             GFP_KERNEL,
         )
-    }
-
-    /// The table's root.
-    pub(crate) fn root(&self) -> <D::Table as PageTable>::Root {
-        self.table.root()
     }
 
     /// The tag to attach an endpoint of `unit` with. Errors: as for [`Driver::alloc_tag`], but
@@ -120,7 +124,18 @@ impl<D: Driver> Domain<D> {
         self.table.as_iommu_domain()
     }
 
-    /// The table itself.
+    /// Has no table freed from now on that an unmap takes out. Context: any.
+    pub(crate) fn keep_tables(&self) {
+        self.old_root.store(true, Relaxed);
+    }
+
+    /// Whether what an unmap has taken out may be freed. For who has flushed the domain after that, with the
+    /// lock that [`keep_tables`](Self::keep_tables) was called under.
+    pub(crate) fn frees_tables(&self) -> bool {
+        !D::Table::GROWS || !self.old_root.load(Relaxed)
+    }
+
+    /// The table itself. Its root is to be had of [`Attached`](attached::Attached).
     pub(crate) fn table(&self) -> &D::Table {
         &self.table
     }

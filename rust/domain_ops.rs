@@ -307,9 +307,9 @@ unsafe extern "C" fn iotlb_sync<D: Driver>(
         return;
     };
     match domain.flush(&what) {
-        Ok(synced) => gather.free_tables(synced),
-        // The queue has reported it.
-        Err(_) => gather.leak_tables(),
+        Ok(synced) if domain.frees_tables() => gather.free_tables(synced),
+        // Reported by the queue, or when the table grew.
+        _ => gather.leak_tables(),
     }
 }
 

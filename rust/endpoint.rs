@@ -4,7 +4,10 @@
 
 use crate::{
     domain::Domain,
-    driver::Driver,
+    driver::{
+        Driver,
+        Target, //
+    },
     named,
     pci::Function,
     policy::{
@@ -16,6 +19,7 @@ use crate::{
     source_id::SourceId,
     unit::UnitRef, //
 };
+use core::cell::Cell;
 use kernel::{
     device,
     prelude::*,
@@ -39,7 +43,30 @@ pub(crate) struct Endpoint<D: Driver> {
     pub(crate) facts: D::Endpoint,
     /// Innermost but for the unit's own locks.
     #[pin]
-    pub(crate) entries: SpinLockIrq<D::Slot>,
+    pub(crate) entries: SpinLockIrq<Entries<D>>,
+}
+
+/// An endpoint's own entries, and what was last stored there.
+pub(crate) struct Entries<D: Driver> {
+    pub(crate) slot: D::Slot,
+    /// Where the tag is whose table they name; 0 if they name none. Compared only: an endpoint's tag is
+    /// there for as long as its entries have it.
+    on: Cell<usize>,
+}
+
+impl<D: Driver> Entries<D> {
+    /// They are about to say this.
+    pub(crate) fn set(&self, target: &Target<'_, D>) {
+        self.on.set(match target {
+            Target::Paging { tag, .. } => core::ptr::from_ref(*tag).addr(),
+            Target::Blocked | Target::Identity => 0,
+        });
+    }
+
+    /// Whether they name the table of `tag`.
+    pub(crate) fn are_on(&self, tag: &D::Tag) -> bool {
+        self.on.get() == core::ptr::from_ref(tag).addr()
+    }
 }
 
 impl<D: Driver> Endpoint<D> {
@@ -48,7 +75,10 @@ impl<D: Driver> Endpoint<D> {
             pin_init!(Self {
                 unit,
                 facts,
-                entries <- named::spinlock_irq!(own, "iommu endpoint slot"),
+                entries <- named::spinlock_irq!(
+                    Entries { slot: own, on: Cell::new(0) },
+                    "iommu endpoint slot"
+                ),
             }),
             GFP_KERNEL,
         )

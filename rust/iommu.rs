@@ -66,6 +66,7 @@ mod sysfs;
 pub mod takeover;
 pub mod threads;
 mod timer;
+mod top;
 pub mod unit;
 pub mod virtio;
 mod work;

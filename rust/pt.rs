@@ -55,13 +55,34 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     #[doc(hidden)]
     const IOVA_TO_PHYS: IovaToPhys;
 
-    /// Makes an empty table.
+    /// Makes an empty table for a domain.
     ///
     /// Context: may sleep. Errors: `ENOMEM`, `EINVAL`, `EOPNOTSUPP`.
-    fn new(config: Self::Config, node: i32) -> impl PinInit<Self, Error>;
+    ///
+    /// # Safety
+    ///
+    /// Before anything is mapped in it the table becomes what `growth` takes it for.
+    #[doc(hidden)]
+    unsafe fn for_domain(
+        config: Self::Config,
+        node: i32,
+        growth: &'static bindings::pt_iommu_driver_ops,
+    ) -> impl PinInit<Self, Error>;
 
-    /// Where entries are to point.
+    /// Where entries are to point. If the table can grow, that is so for as long as it is kept from
+    /// growing.
     fn root(&self) -> Self::Root;
+
+    /// Whether a map can put tables on top of the topmost one ([`top`](crate::top)).
+    #[doc(hidden)]
+    const GROWS: bool = false;
+
+    /// Where entries are to point once the topmost table is the one at `phys`, of level `level`; `None` if
+    /// it never is another one.
+    #[doc(hidden)]
+    fn root_at(_phys: u64, _level: u32) -> Option<Self::Root> {
+        None
+    }
 
     /// NULL if it is none of generic_pt's.
     #[doc(hidden)]

@@ -23,7 +23,11 @@
 //! kept in the same way: until a later flush succeeds nothing else is mapped there.
 
 use crate::{
-    attached::Node,
+    attached::{
+        by_unit,
+        tags,
+        Node, //
+    },
     batch::Batch,
     bindings,
     domain::Domain,
@@ -89,20 +93,6 @@ pub(crate) fn map<D: Driver>(
     let inserted = remote.mappings.lock().insert(room, run);
     // What did not fit is freed here, without the lock.
     inserted.map_err(|_| EEXIST)
-}
-
-/// The nodes of each unit, as they stand next to each other.
-fn by_unit<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &[Node<D>]> {
-    nodes.chunk_by(|a, b| a.endpoint.unit.same(&b.endpoint.unit))
-}
-
-/// Each tag of a unit's nodes once.
-fn tags<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &Arc<D::Tag>> {
-    nodes.iter().enumerate().filter_map(|(i, node)| {
-        let before = nodes.get(..i).unwrap_or_default();
-        let seen = before.iter().any(|n| Arc::ptr_eq(&n.tag, &node.tag));
-        (!seen).then_some(&node.tag)
-    })
 }
 
 /// Whether somebody else than `without` is on the tag, and stays.

@@ -66,29 +66,6 @@ bool rust_iommu_memory_is_encrypted(void)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_memory_is_encrypted);
 
-/*
- * AMDv1 tables of the kernel's generic code can grow, and have to be made so on a
- * kernel without CONFIG_DEBUG_GENERIC_PT. Ours start at their full size: there is
- * nothing above to grow into, and none of this is called.
- */
-static DEFINE_SPINLOCK(top_lock);
-
-static void full_size_change_top(struct pt_iommu *table, phys_addr_t top, unsigned int level)
-{
-	WARN_ONCE(1, "a table of full size grows");
-}
-
-static spinlock_t *full_size_top_lock(struct pt_iommu *table)
-{
-	return &top_lock;
-}
-
-const struct pt_iommu_driver_ops rust_iommu_full_size = {
-	.change_top = full_size_change_top,
-	.get_top_lock = full_size_top_lock,
-};
-EXPORT_SYMBOL_GPL(rust_iommu_full_size);
-
 phys_addr_t rust_iommu_virt_to_phys(void *virt)
 {
 	return virt_to_phys(virt);

@@ -113,7 +113,6 @@ void rust_iommu_set_shadow_on_flush(struct device *dev, bool on);
 bool rust_iommu_sg_is_peer(struct scatterlist *sg);
 phys_addr_t rust_iommu_sg_phys(struct scatterlist *sg);
 void rust_iommu_sg_set(struct scatterlist *sg, phys_addr_t phys, unsigned int length);
-extern const struct pt_iommu_driver_ops rust_iommu_full_size;
 bool rust_iommu_has_store_pair(void);
 bool rust_iommu_memory_is_encrypted(void);
 bool rust_iommu_store_pair(u64 *entry, u64 lo, u64 hi);

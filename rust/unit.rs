@@ -12,7 +12,10 @@ use core::ops::Deref;
 use kernel::{
     device::Device,
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::Atomic,
+        Arc, //
+    },
     types::Opaque, //
 };
 
@@ -23,6 +26,8 @@ pub struct Unit<D: Driver> {
     hw: Opaque<bindings::iommu_device>,
     #[pin]
     inner: D::Unit,
+    /// How often a table that it uses became larger.
+    grown: Atomic<u64>,
 }
 
 // SAFETY: `hw` is the core's, which locks it; `D::Unit` is `Send` by its bound.
@@ -31,6 +36,10 @@ unsafe impl<D: Driver> Send for Unit<D> {}
 unsafe impl<D: Driver> Sync for Unit<D> {}
 
 impl<D: Driver> Unit<D> {
+    pub(crate) fn grown(&self) -> &Atomic<u64> {
+        &self.grown
+    }
+
     pub(crate) fn as_raw(&self) -> *mut bindings::iommu_device {
         self.hw.get()
     }
@@ -61,6 +70,7 @@ impl<D: Driver> UnitRef<D> {
             try_pin_init!(Unit {
                 hw: Opaque::new(pin_init::zeroed()),
                 inner <- inner,
+                grown: Atomic::new(0),
             }? Error),
             GFP_KERNEL,
         )?))

@@ -28,11 +28,15 @@ use kernel::{
     types::Opaque, //
 };
 
+/// Levels of a new table: 512 GB, enough for what devices with 32-bit addresses and most others ask for. Each
+/// more would be read in every map, unmap and miss.
+const FIRST_LEVELS: u8 = 3;
+
 /// How an [`AmdV1`] table is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct AmdV1Config {
-    /// Levels of the table, 3 to 5 for 39, 48 and 57 address bits. They do not change: generic_pt could
-    /// let a table grow, but then any map might have to change entries of devices, and wait for that.
+    /// Levels that the table has at most, 3 to 5 for 39, 48 and 57 address bits. It begins with
+    /// [`FIRST_LEVELS`] and grows when something is mapped beyond these ([`top`](crate::top)).
     pub levels: u8,
     /// Bits of an output (physical) address.
     pub output_bits: u8,
@@ -61,8 +65,8 @@ unsafe impl Send for AmdV1 {}
 // methods either only read what is constant or take `&mut`.
 unsafe impl Sync for AmdV1 {}
 
-/// The kernel's code for this format takes no fewer but the first. None of the others changes anything:
-/// a table of full size does not grow, and memory is not encrypted (`memory::is_encrypted`).
+/// The kernel's code for this format takes no fewer but the first. Memory is not encrypted
+/// (`memory::is_encrypted`).
 const FEATURES: u32 = bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE)
     | bit_u32(bindings::PT_FEAT_AMDV1_FORCE_COHERENCE)
     | bit_u32(bindings::PT_FEAT_AMDV1_ENCRYPT_TABLES)
@@ -74,7 +78,7 @@ static WRAPPED: crate::inject::tables::Wrapped = crate::inject::tables::Wrapped:
 impl Sealed for AmdV1 {}
 
 impl AmdV1Config {
-    /// Address bits that the table translates.
+    /// Address bits that the table translates, at its full size.
     pub fn address_bits(&self) -> u8 {
         12 + 9 * self.levels
     }
@@ -88,7 +92,13 @@ impl PageTable for AmdV1 {
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_amdv1_iova_to_phys;
     const FORCES_COHERENCY: bool = FEATURES & bit_u32(bindings::PT_FEAT_AMDV1_FORCE_COHERENCE) != 0;
 
-    fn new(config: AmdV1Config, node: i32) -> impl PinInit<Self, Error> {
+    const GROWS: bool = true;
+
+    unsafe fn for_domain(
+        config: AmdV1Config,
+        node: i32,
+        growth: &'static bindings::pt_iommu_driver_ops,
+    ) -> impl PinInit<Self, Error> {
         let cfg = bindings::pt_iommu_amdv1_cfg {
             common: bindings::pt_iommu_cfg {
                 features: FEATURES,
@@ -96,14 +106,14 @@ impl PageTable for AmdV1 {
                 hw_max_oasz_lg2: config.output_bits,
             },
             // Of the root; the lowest level is 0.
-            starting_level: u32::from(config.levels).saturating_sub(1),
+            starting_level: u32::from(config.levels.min(FIRST_LEVELS)).saturating_sub(1),
         };
 
         try_pin_init!(Self {
             table <- Opaque::try_ffi_init(move |slot: *mut bindings::pt_iommu_amdv1| {
                 let mut zero: bindings::pt_iommu_amdv1 = pin_init::zeroed();
                 zero.iommu.nid = node;
-                zero.iommu.driver_ops = &raw const bindings::rust_iommu_full_size;
+                zero.iommu.driver_ops = growth;
                 // SAFETY: `slot` is valid for writes and nobody else has it yet.
                 unsafe { slot.write(zero) };
                 // SAFETY: `slot` is zeroed but for the fields that the caller sets,
@@ -128,13 +138,18 @@ impl PageTable for AmdV1 {
             host_pt_root: 0,
             mode: 0,
         };
-        // SAFETY: The table is initialised (`new`), and its top never moves: it was made at
-        // full size.
+        // SAFETY: The table is initialised (`for_domain`). Its top is one word, address and level
+        // both, which this reads once.
         unsafe { bindings::pt_iommu_amdv1_hw_info(self.table.get(), &mut info) };
         AmdV1Root {
             phys: info.host_pt_root,
             levels: info.mode,
         }
+    }
+
+    fn root_at(phys: u64, level: u32) -> Option<AmdV1Root> {
+        let levels = u8::try_from(level).ok()?.checked_add(1)?;
+        Some(AmdV1Root { phys, levels })
     }
 
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
@@ -191,7 +206,7 @@ impl PageTable for AmdV1 {
 impl AmdV1 {
     fn top(&self) -> Top {
         let root = self.root();
-        // SAFETY: Written by `new` only.
+        // SAFETY: Written by `for_domain` only.
         let address_bits = unsafe { (*self.table.get()).amdpt.common.max_vasz_lg2 };
         Top {
             phys: root.phys,
@@ -204,7 +219,7 @@ impl AmdV1 {
 #[pinned_drop]
 impl PinnedDrop for AmdV1 {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: The table was initialised by `new` and is deinitialised only here;
+        // SAFETY: The table was initialised by `for_domain` and is deinitialised only here;
         // who drops it has seen that hardware does not use it any more (see `domain.rs`).
         unsafe { bindings::rust_iommu_pt_deinit(self.as_pt_iommu()) };
     }

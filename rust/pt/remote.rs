@@ -85,7 +85,11 @@ impl PageTable for Remote {
     const IOVA_TO_PHYS: IovaToPhys = iova_to_phys;
     const IS_REMOTE: bool = true;
 
-    fn new(config: RemoteConfig, _node: i32) -> impl PinInit<Self, Error> {
+    unsafe fn for_domain(
+        config: RemoteConfig,
+        _node: i32,
+        _growth: &'static bindings::pt_iommu_driver_ops,
+    ) -> impl PinInit<Self, Error> {
         let mut domain: bindings::iommu_domain = pin_init::zeroed();
         // The core sets a type of its own later, but iommufd takes what a driver made as it is
         // (`iommufd_hwpt_paging_alloc`). Tables of generic_pt have this one too.

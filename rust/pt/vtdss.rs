@@ -82,48 +82,12 @@ impl PageTable for Vtdss {
 
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_vtdss_iova_to_phys;
 
-    fn new(config: VtdssConfig, node: i32) -> impl PinInit<Self, Error> {
-        let mut features = bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE);
-        if config.incoherent {
-            features |= bit_u32(bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
-        }
-        if config.force_writable {
-            features |= bit_u32(bindings::PT_FEAT_VTDSS_FORCE_WRITEABLE);
-        }
-        let cfg = bindings::pt_iommu_vtdss_cfg {
-            common: bindings::pt_iommu_cfg {
-                features,
-                hw_max_vasz_lg2: config.address_bits,
-                hw_max_oasz_lg2: config.output_bits,
-            },
-            top_level: config.top_level.into(),
-        };
-
-        try_pin_init!(Self {
-            table <- Opaque::try_ffi_init(move |slot: *mut bindings::pt_iommu_vtdss| {
-                let mut zero: bindings::pt_iommu_vtdss = pin_init::zeroed();
-                zero.iommu.nid = node;
-                zero.iommu.iommu_device = no_device();
-                // SAFETY: `slot` is valid for writes and nobody else has it yet.
-                unsafe { slot.write(zero) };
-                // SAFETY: `slot` is zeroed but for the fields that the caller sets,
-                // as pt_iommu_init() asks, and pinned by the initialiser's contract.
-                // On error there is nothing to undo: `ops` is set last.
-                let ret = unsafe {
-                    bindings::pt_iommu_vtdss_init(slot, &cfg, bindings::GFP_KERNEL_ACCOUNT)
-                };
-                to_result(ret)?;
-                // SAFETY: `slot` is initialised now, and still nobody else has it. The
-                // table uses only sizes that stand in its domain's bitmap.
-                unsafe { (*slot).iommu.domain.pgsize_bitmap &= config.page_sizes as usize };
-                #[cfg(inject)]
-                // SAFETY: As above; all tables here have the format's operations.
-                unsafe {
-                    WRAPPED.wrap(&raw mut (*slot).iommu);
-                }
-                Ok::<(), Error>(())
-            }),
-        })
+    unsafe fn for_domain(
+        config: VtdssConfig,
+        node: i32,
+        _growth: &'static bindings::pt_iommu_driver_ops,
+    ) -> impl PinInit<Self, Error> {
+        Self::new(config, node)
     }
 
     fn root(&self) -> VtdssRoot {
@@ -188,6 +152,53 @@ impl PageTable for Vtdss {
 }
 
 impl Vtdss {
+    /// Makes an empty table, of full size.
+    ///
+    /// Context: may sleep. Errors: `ENOMEM`, `EINVAL`, `EOPNOTSUPP`.
+    pub fn new(config: VtdssConfig, node: i32) -> impl PinInit<Self, Error> {
+        let mut features = bit_u32(bindings::pt_features_PT_FEAT_FLUSH_RANGE);
+        if config.incoherent {
+            features |= bit_u32(bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
+        }
+        if config.force_writable {
+            features |= bit_u32(bindings::PT_FEAT_VTDSS_FORCE_WRITEABLE);
+        }
+        let cfg = bindings::pt_iommu_vtdss_cfg {
+            common: bindings::pt_iommu_cfg {
+                features,
+                hw_max_vasz_lg2: config.address_bits,
+                hw_max_oasz_lg2: config.output_bits,
+            },
+            top_level: config.top_level.into(),
+        };
+
+        try_pin_init!(Self {
+            table <- Opaque::try_ffi_init(move |slot: *mut bindings::pt_iommu_vtdss| {
+                let mut zero: bindings::pt_iommu_vtdss = pin_init::zeroed();
+                zero.iommu.nid = node;
+                zero.iommu.iommu_device = no_device();
+                // SAFETY: `slot` is valid for writes and nobody else has it yet.
+                unsafe { slot.write(zero) };
+                // SAFETY: `slot` is zeroed but for the fields that the caller sets,
+                // as pt_iommu_init() asks, and pinned by the initialiser's contract.
+                // On error there is nothing to undo: `ops` is set last.
+                let ret = unsafe {
+                    bindings::pt_iommu_vtdss_init(slot, &cfg, bindings::GFP_KERNEL_ACCOUNT)
+                };
+                to_result(ret)?;
+                // SAFETY: `slot` is initialised now, and still nobody else has it. The
+                // table uses only sizes that stand in its domain's bitmap.
+                unsafe { (*slot).iommu.domain.pgsize_bitmap &= config.page_sizes as usize };
+                #[cfg(inject)]
+                // SAFETY: As above; all tables here have the format's operations.
+                unsafe {
+                    WRAPPED.wrap(&raw mut (*slot).iommu);
+                }
+                Ok::<(), Error>(())
+            }),
+        })
+    }
+
     fn top(&self) -> Top {
         let root = self.root();
         // SAFETY: Written by `new` only.

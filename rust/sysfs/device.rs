@@ -32,7 +32,8 @@ use crate::{
         name::Policy, //
     },
     pt::PageTable,
-    resv, //
+    resv,
+    top::Growth, //
 };
 use core::fmt::Write as _;
 use kernel::{
@@ -55,7 +56,9 @@ fn limits<D: Driver>(device: &Device<D>) -> Result<(u64, u64, usize)> {
     let config = D::table_config(&endpoint.unit, &endpoint.facts)?;
     let node = kernel::bindings::NUMA_NO_NODE;
     // The code that makes tables has the last word on both.
-    let table = KBox::pin_init(D::Table::new(config, node), GFP_KERNEL)?;
+    // SAFETY: Nothing is mapped in it.
+    let table = unsafe { D::Table::for_domain(config, node, Growth::<D>::OPERATIONS) };
+    let table = KBox::pin_init(table, GFP_KERNEL)?;
     let domain = table.as_iommu_domain();
     // SAFETY: Part of the table, which nobody else has.
     let geometry = unsafe { (*domain).geometry };
@@ -71,7 +74,7 @@ fn domain<D: Driver>(device: &Device<D>) -> &'static str {
         State::Untouched | State::Released => "none",
         State::Blocked => "blocked",
         State::Paging(at) if !at.domain.is_default() => "owner",
-        // As `attach::unless_parked()` has it: what firmware uses is not blocked.
+        // As `attach::is_shut()` has it: what firmware uses is not blocked.
         _ if place.parked && device.firmware.lock().is_empty() => "parked",
         State::Identity => "identity",
         State::Paging(_) => "default",

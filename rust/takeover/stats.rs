@@ -6,6 +6,7 @@
 use super::TakeOver;
 use crate::{
     holders::Holders,
+    pt::PageTable,
     unit::UnitRef, //
 };
 use core::fmt;
@@ -15,7 +16,8 @@ use kernel::{
         File, //
     },
     prelude::*,
-    str::CString, //
+    str::CString,
+    sync::atomic::Relaxed, //
 };
 
 /// The files; removed when dropped.
@@ -30,6 +32,9 @@ fn show_groups<D: TakeOver>(holders: &Holders<D>, f: &mut fmt::Formatter<'_>) ->
 
 fn show<D: TakeOver>(unit: &UnitRef<D>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     D::stats(unit, f)?;
+    if D::Table::GROWS {
+        writeln!(f, "tables_grown: {}", unit.grown().load(Relaxed))?;
+    }
     match D::reports(unit) {
         Some(reports) => writeln!(f, "dropped_reports: {}", reports.dropped()),
         None => Ok(()),
