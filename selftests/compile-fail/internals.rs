@@ -17,6 +17,7 @@ use iommu::{
     pages::TablePage,                    //~ E0603 module `pages` is private
     raw,                                 //~ E0603 module `raw` is private
     registry::Registry,                  //~ E0603 module `registry` is private
+    top::Growth,                         //~ E0603 module `top` is private
 };
 use iommu::{
     driver::Driver,

@@ -44,6 +44,19 @@ fn device_entry_words() {
     assert!(DeviceEntry::from_words([0, 0]).lets_through());
 }
 
+/// Of a table that grows, from 512 GB on.
+#[test]
+fn entries_of_each_level() {
+    for (levels, low) in [
+        (3, 0x6000_0012_3456_7603),
+        (4, 0x6000_0012_3456_7803),
+        (5, 0x6000_0012_3456_7a03),
+    ] {
+        let entry = DeviceEntry::paging(root(levels), id(7));
+        assert_eq!(entry.words(), [low, 7]);
+    }
+}
+
 #[test]
 fn impossible_roots_are_refused() {
     for (address, levels) in [
@@ -135,6 +148,26 @@ proptest! {
         prop_assert_eq!(low & 0x9ff0_0000_0000_01fc, 0);
         prop_assert_eq!(high & !0x0000_0300_0000_ffff, 0);
         prop_assert_eq!(low & 3, 3);
+    }
+
+    #[test]
+    fn another_top_changes_root_and_levels_only(
+        pages in [1u64..1 << 40, 1u64..1 << 40],
+        levels in [1u8..=MAX_LEVELS, 1u8..=MAX_LEVELS],
+        number: u16,
+        settings: u8,
+    ) {
+        let [old, new] = [0, 1].map(|at| {
+            let root = TableRoot::new(pages[at] << 12, levels[at]).unwrap();
+            DeviceEntry::paging(root, id(number))
+        });
+        let old = old.with_settings(Settings(settings));
+        let new = new.with_settings_of(old);
+        // Both are in the low word, below the permissions and above the valid bits.
+        let changed = old.words()[0] ^ new.words()[0];
+        prop_assert_eq!(changed & !0x000f_ffff_ffff_fe00, 0);
+        prop_assert_eq!(old.words()[1], new.words()[1]);
+        prop_assert_eq!((new.root(), new.levels()), (pages[1] << 12, levels[1]));
     }
 
     #[test]
