@@ -9,6 +9,7 @@ pub mod container;
 pub mod fail_nth;
 pub mod file;
 pub mod group;
+pub mod grow;
 pub mod hold;
 pub mod huge;
 pub mod inject;

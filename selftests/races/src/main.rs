@@ -7,9 +7,9 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, container, fail_nth, hold, huge, inject, ioas, iommufd, iommufd_group, latency,
-    load, memlock, oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug, vmstat,
-    walk,
+    age, attach, container, fail_nth, grow, hold, huge, inject, ioas, iommufd, iommufd_group,
+    latency, load, memlock, oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug,
+    vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -61,6 +61,9 @@ enum Command {
     FailNth(fail_nth::Options),
     /// Map memory for groups with VFIO, as a VMM does
     Memlock(memlock::Options),
+    /// Tables grow while devices use them
+    #[command(subcommand)]
+    Grow(grow::Options),
     /// Map huge pages with VFIO, and print how many pages the IOMMU's tables grew by
     Huge(huge::Options),
     /// Map many pages with VFIO, each by itself, and look at what a device reaches
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::BindLatency(o) => latency::run(&o),
         Command::FailNth(o) => fail_nth::run(&o),
         Command::Memlock(o) => memlock::run(&o),
+        Command::Grow(o) => grow::run(&o),
         Command::Huge(o) => huge::run(&o),
         Command::IoasLock(o) => ioas::run(&o),
         Command::Age(o) => age::run(&o),

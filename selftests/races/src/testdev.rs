@@ -52,7 +52,8 @@ pub struct Options {
     iova: u64,
 }
 
-fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
+/// Decimal, or hexadecimal after 0x.
+pub fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
     match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),
