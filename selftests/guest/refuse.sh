@@ -17,9 +17,15 @@
 # variant dmar-63 on stock: --nvme 1 --copy selftests/guest/dmar/63.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-71 on stock: --nvme 1 --copy selftests/guest/dmar/71.aml:kernel/firmware/acpi/dmar.aml
 # variant dmar-88 on stock: --nvme 1 --copy selftests/guest/dmar/88.aml:kernel/firmware/acpi/dmar.aml
+# variant amd-ivrs-36 on stock: --iommu amd --nvme 1 --copy selftests/guest/ivrs/36.aml:kernel/firmware/acpi/ivrs.aml
+# variant amd-ivrs-60 on stock: --iommu amd --nvme 1 --copy selftests/guest/ivrs/60.aml:kernel/firmware/acpi/ivrs.aml
+# variant amd-ivrs-whole on stock: --iommu amd --nvme 1 --copy selftests/guest/ivrs/whole.aml:kernel/firmware/acpi/ivrs.aml
+# variant virtio-viot-36 on stock: --iommu none --nvme 1 --qemu-arg -acpitable --qemu-arg file=selftests/guest/viot/36.aml
+# variant virtio-viot-47 on stock: --iommu none --nvme 1 --qemu-arg -acpitable --qemu-arg file=selftests/guest/viot/47.aml
+# variant virtio-viot-whole on stock: --iommu none --nvme 1 --qemu-arg -acpitable --qemu-arg file=selftests/guest/viot/whole.aml
 # variant virtio-in-tree-active on stock: --iommu virtio --in-tree --nvme 1
 # variant virtio-parameters on stock: --iommu virtio --nvme 1
-# extra: dmar-47 dmar-48 dmar-51 dmar-71 dmar-88 no-unit/debug intremap/debug parameters/debug dmar-36/debug
+# extra: dmar-47 dmar-48 dmar-51 dmar-71 dmar-88 amd-ivrs-36 amd-ivrs-whole virtio-viot-36 virtio-viot-whole no-unit/debug intremap/debug parameters/debug dmar-36/debug
 # timeout: 60
 
 . /selftests/lib.sh
@@ -30,7 +36,7 @@ ktap_print_header
 registers()
 {
 	case $VARIANT in
-	no-unit) return ;;
+	no-unit | virtio-viot-*) return ;;
 	amd-*)
 		for offset in 0000 0008 0010 0018 0020 2000 2008 2010 2018 2020; do
 			devmem 0xfed8$offset 64
@@ -102,7 +108,9 @@ why()
 	case $VARIANT in
 	no-unit) echo ENODEV ;;
 	*in-tree-active | intremap) echo EBUSY ;;
-	dmar-*) echo EINVAL ;;
+	# Whole, and its unit is not there: which shows that it is ours that is read, and the cut that matters.
+	virtio-viot-whole) echo ENODEV ;;
+	dmar-* | *-ivrs-* | *-viot-*) echo EINVAL ;;
 	esac
 }
 
@@ -146,7 +154,7 @@ case $VARIANT in
 	ktap_test_result "the disk works" disk_works
 	ktap_test_result "it has a group" in_a_group
 	;;
-dmar-88)
+dmar-88 | amd-ivrs-whole)
 	# A whole table, which shows that it is ours that is read, and the cut that matters.
 	ktap_set_plan 3
 	ktap_test_result "accepted" insmod /modules/$DRIVER.ko
