@@ -5,7 +5,7 @@
 # and what it had unmapped is not reached any more, however lazily that is invalidated.
 #
 # The kernel's own DMA debugging would warn of the leaks that are made here: it is off.
-# No unit of QEMU has regions that firmware needs (RMRR), so these are not seen here.
+# Regions that firmware needs mapped (RMRR, IVMD) are not reported: see firmware-memory.sh.
 #
 # variant strict on stock: --policy strict --nvme 1 --testdev --cpus 4 --append dma_debug=off
 # variant lazy: --policy lazy --nvme 1 --testdev --cpus 4 --append dma_debug=off
