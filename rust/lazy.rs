@@ -5,6 +5,7 @@
 //! Most of it is pure and knows the kernel's atomics as [`word::Word`] only.
 
 pub mod clock;
+pub mod ending;
 pub mod fit;
 pub mod format;
 pub(crate) mod glue;

@@ -7,6 +7,7 @@
 #include <linux/export.h>
 #include <linux/hrtimer.h>
 #include <linux/io.h>
+#include <linux/iommu.h>
 #include <linux/kernfs.h>
 #include <linux/memremap.h>
 #include <linux/moduleparam.h>
@@ -204,6 +205,17 @@ void rust_iommu_twin_init(struct device *twin, struct device *dev, const char *n
 	dev_set_dma_iommu(twin);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_twin_init);
+
+/* What is unmapped is left to a later flush of the domain. */
+size_t rust_iommu_unmap_deferred(struct iommu_domain *domain, unsigned long iova, size_t size)
+{
+	struct iommu_iotlb_gather gather;
+
+	iommu_iotlb_gather_init(&gather);
+	gather.queued = true;
+	return iommu_unmap_fast(domain, iova, size, &gather);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_unmap_deferred);
 
 #ifndef CONFIG_ARCH_HAS_DMA_OPS
 #error "a kernel without dma_map_ops cannot give a device operations of ours"

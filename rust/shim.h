@@ -121,6 +121,7 @@ void rust_iommu_timer_start(struct rust_iommu_timer *timer, s64 ns);
 void rust_iommu_timer_stop(struct rust_iommu_timer *timer);
 phys_addr_t rust_iommu_top_of_ram(void);
 void rust_iommu_twin_init(struct device *twin, struct device *dev, const char *name);
+size_t rust_iommu_unmap_deferred(struct iommu_domain *domain, unsigned long iova, size_t size);
 bool rust_iommu_uses_dma_iommu(struct device *dev);
 phys_addr_t rust_iommu_virt_to_phys(void *virt);
 void rust_iommu_virtio_clear_feature(struct virtio_device *vdev, unsigned int bit);

@@ -48,7 +48,7 @@ use kernel::{
 const LATE: Delta = Delta::from_millis(4);
 
 /// When the flush is begun that has to be over after the maximum age.
-fn delay(max_age_ms: u32) -> Delta {
+pub(crate) fn delay(max_age_ms: u32) -> Delta {
     let age = Delta::from_millis(max_age_ms.into()).as_nanos();
     Delta::from_nanos(age - (age / 10).max(LATE.as_nanos().min(age / 2)))
 }

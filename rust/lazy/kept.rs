@@ -14,7 +14,7 @@ use super::recent::places;
 use core::ops::DerefMut;
 
 /// A mapping of whole pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
     /// Number of its first page of memory.
     pub frame: u64,

@@ -89,7 +89,8 @@ impl<D: Driver> Mapper<D> {
         if let Some(lazy) = self.window() {
             lazy.window.drain()?;
         }
-        self.keeper().map_or(Ok(()), Keeper::drain)
+        self.keeper()
+            .map_or(Ok(()), |keeper| keeper.drain().map(drop))
     }
 
     /// Changes how long it is put off, 0: until all addresses were used. Errors: a flush failed; the age is
@@ -129,19 +130,27 @@ impl<D: Driver> Mapper<D> {
     }
 
     /// What was unmapped past the window under the policy `strict` is invalidated at once, where the
-    /// core only queues that.
+    /// core only queues that; and under `lazy` in time, where there is no window.
     #[inline]
     pub(crate) fn unmapped(&self, iova: u64, bytes: u64) {
-        if self.device.overlay() == Overlay::Strict && self.domain.is_queued() {
-            // As for every unmap that fails: the core's queue flushes again before it reuses any.
-            let _ = match D::Table::IS_REMOTE {
-                // The addresses are the queue's by now. Another CPU may have emptied it, and given them to
-                // somebody who mapped there: a unit must not be asked to forget that. It forgets what is
-                // deferred, which these are unless the queue had it do so.
-                true => self.domain.flush(&Invalidation::All).map(drop),
-                // Where units only cache, more than that is lost with nobody.
-                false => self.flush(iova, bytes),
-            };
+        match self.device.overlay() {
+            Overlay::Strict if self.domain.is_queued() => {
+                // As for every unmap that fails: the core's queue flushes again before it reuses any.
+                let _ = match D::Table::IS_REMOTE {
+                    // The addresses are the queue's by now. Another CPU may have emptied it, and given them
+                    // to somebody who mapped there: a unit must not be asked to forget that. It forgets what
+                    // is deferred, which these are unless the queue had it do so.
+                    true => self.domain.flush(&Invalidation::All).map(drop),
+                    // Where units only cache, more than that is lost with nobody.
+                    false => self.flush(iova, bytes),
+                };
+            }
+            Overlay::Lazy => {
+                if let Some(keeper) = self.keeper() {
+                    keeper.note();
+                }
+            }
+            Overlay::Strict | Overlay::None => (),
         }
     }
 
@@ -198,7 +207,9 @@ impl<D: Driver> Mapper<D> {
             if self.keeper().is_none() {
                 let max_age_ms = self.device.max_age_ms.load(Relaxed);
                 let keeper = Keeper::new(self.twin.clone(), self.domain.clone(), max_age_ms)?;
-                self.keeper.populate(keeper);
+                self.keeper.populate(keeper.clone());
+                // Who has unmapped before that, and has seen nobody to note it.
+                keeper.note();
             }
             return Ok(());
         }

@@ -4,6 +4,8 @@
 
 #[path = "../../../../rust/lazy/clock.rs"]
 pub mod clock;
+#[path = "../../../../rust/lazy/ending.rs"]
+pub mod ending;
 #[path = "../../../../rust/lazy/fit.rs"]
 pub mod fit;
 #[path = "../../../../rust/lazy/format.rs"]

@@ -17,6 +17,7 @@ mod descriptor;
 mod dmar;
 mod dmar_bytes;
 mod dmar_scope;
+mod ending;
 mod fault;
 mod fault_record;
 mod inject;
