@@ -21,6 +21,9 @@ pub struct Options {
     /// Microseconds between two of them
     #[arg(long, default_value_t = 1000)]
     interval: u64,
+    /// Percent of the pages whose addresses may be another page's before their time is over
+    #[arg(long, default_value_t = 10)]
+    reused: u32,
 }
 
 /// Tries, where the machine is to blame.
@@ -34,6 +37,7 @@ pub fn run(o: &Options) -> Result<()> {
         max: Duration::from_millis(o.max),
         interval: Duration::from_micros(o.interval),
         pages: o.pages,
+        reused: o.reused,
     };
     for left in (0..TRIES).rev() {
         let device = Device {
@@ -163,6 +167,7 @@ struct Plan {
     max: Duration,
     interval: Duration,
     pages: u32,
+    reused: u32,
 }
 
 /// What was unmapped.
@@ -259,7 +264,7 @@ impl Plan {
             figures.reached > self.pages / 2,
             "{figures}: nothing was lazy, so nothing was tested"
         );
-        ensure!(figures.reused < self.pages / 10, "{figures}");
+        ensure!(figures.reused < self.pages * self.reused / 100, "{figures}");
         Ok(figures)
     }
 
@@ -375,6 +380,7 @@ mod tests {
             max: Duration::from_micros(max),
             interval: Duration::from_micros(100),
             pages: 1000,
+            reused: 10,
         }
     }
 
