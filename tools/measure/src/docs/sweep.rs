@@ -55,10 +55,18 @@ fn a13(sweep: &Sweep) -> String {
     ];
     format!(
         "Row A13: reads per second as a part of those under our ``lazy``, where an invalidation costs\n{cost:.1} us more, at which \
-         ``strict`` has one half, as in the thread that the row is from:\n\n{}",
+         ``strict`` has one half, as in the thread that the row is from:\n\n{}{NOTE}",
         table(&rows)
     )
 }
+
+/// What is missing in that table, and what is otherwise than in the thread.
+const NOTE: &str = "\
+The core's queues have 256 entries for each CPU, or 32768: constants, so that a queue of 8192 takes another kernel. And the
+rows do not fall as the thread's do: a delay that is the same whatever is invalidated spares the default queue, which has
+everything invalidated far more often.
+
+";
 
 /// The section.
 pub(super) fn section(part: &Part, sweep: &Sweep) -> String {
