@@ -5,6 +5,7 @@
 use crate::{
     probe::{
         for_each_free,
+        for_each_not_free,
         Reserved, //
     },
     request,
@@ -62,11 +63,6 @@ use kernel::{
     prelude::*, //
 };
 
-/// Addresses that the CPU's interrupt logic takes writes at (Intel SDM, volume 3,
-/// section 11.11), where the device does not say so itself.
-const MSI_START: u64 = 0xfee0_0000;
-const MSI_LENGTH: u64 = 0x10_0000;
-
 /// The driver.
 pub(crate) struct Virtio;
 
@@ -93,11 +89,6 @@ impl Endpoint {
             ids: KVec::new(),
             reserved: KVec::new(),
         }
-    }
-
-    /// The device says where interrupt messages go.
-    fn has_msi(&self) -> bool {
-        self.reserved.iter().any(|region| region.msi)
     }
 }
 
@@ -231,17 +222,13 @@ impl Driver for Virtio {
     }
 
     fn resv_regions(_unit: &Unit, endpoint: &Endpoint, list: &mut ResvList<'_>) {
-        for region in &endpoint.reserved {
-            let length = (region.last - region.start).saturating_add(1);
+        for_each_not_free(&endpoint.reserved, |region| {
             if region.msi {
-                list.add_msi_window(region.start, length);
+                list.add_msi_window(region.start, region.bytes());
             } else {
-                list.add_reserved(region.start, length);
+                list.add_reserved(region.start, region.bytes());
             }
-        }
-        if !endpoint.has_msi() {
-            list.add_msi_window(MSI_START, MSI_LENGTH);
-        }
+        });
     }
 }
 

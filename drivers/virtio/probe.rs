@@ -37,6 +37,20 @@ pub(crate) struct Reserved {
     pub(crate) msi: bool,
 }
 
+impl Reserved {
+    /// Where the CPU's interrupt logic takes writes (Intel SDM, volume 3, section 11.11).
+    pub(crate) const MSI: Self = Self {
+        start: 0xfee0_0000,
+        last: 0xfeef_ffff,
+        msi: true,
+    };
+
+    /// How many bytes it has; one less than that if it is all addresses.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.last - self.start).saturating_add(1)
+    }
+}
+
 /// What is wrong with a list of properties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
@@ -99,6 +113,15 @@ pub(crate) fn for_each_reserved(list: &[u8], mut with: impl FnMut(Reserved)) -> 
         at = next;
     }
     Ok(())
+}
+
+/// Calls `with` for what nobody may map for an endpoint: all that was reported, and where no window for
+/// interrupt messages is among that, the [usual one](Reserved::MSI).
+pub(crate) fn for_each_not_free(reported: &[Reserved], mut with: impl FnMut(&Reserved)) {
+    reported.iter().for_each(&mut with);
+    if !reported.iter().any(|region| region.msi) {
+        with(&Reserved::MSI);
+    }
 }
 
 /// Calls `with` for what is not reserved between two addresses, first and last: with the first address and

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::virtio::{
     config::{self, feature, Config},
     event::{self, Fault, Reason},
-    probe::{self, for_each_reserved, Reserved},
+    probe::{self, for_each_not_free, for_each_reserved, Reserved},
     request::{self, judge, Status, Verdict},
 };
 
@@ -189,6 +189,44 @@ fn properties() {
         regions(&region(0, 5, 4)),
         (vec![], Err(probe::Error::Order(0)))
     );
+}
+
+fn not_free(reported: &[Reserved]) -> Vec<Reserved> {
+    let mut all = Vec::new();
+    for_each_not_free(reported, |region| all.push(*region));
+    all
+}
+
+#[test]
+fn a_reported_msi_window_replaces_the_usual_one() {
+    let usual = Reserved::MSI;
+    assert_eq!((usual.start, usual.bytes()), (0xfee0_0000, 0x10_0000));
+    let memory = Reserved {
+        start: 0x1000,
+        last: 0x1fff,
+        msi: false,
+    };
+    let window = Reserved {
+        start: 0x800_0000,
+        last: 0x800_ffff,
+        msi: true,
+    };
+    assert_eq!(not_free(&[]), [usual]);
+    assert_eq!(not_free(&[memory]), [memory, usual]);
+    assert_eq!(not_free(&[window]), [window]);
+    assert_eq!(not_free(&[window, memory]), [window, memory]);
+    // What is there but takes no interrupt messages replaces nothing.
+    let same = Reserved {
+        msi: false,
+        ..usual
+    };
+    assert_eq!(not_free(&[same]), [same, usual]);
+    let all = Reserved {
+        start: 0,
+        last: u64::MAX,
+        msi: false,
+    };
+    assert_eq!(all.bytes(), u64::MAX);
 }
 
 #[test]
