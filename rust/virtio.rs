@@ -33,6 +33,8 @@ use kernel::{
     ModuleMetadata, //
 };
 
+pub mod answers;
+
 mod events;
 mod requests;
 

@@ -7,7 +7,10 @@
 //! the queue, so that a device which answers late writes to nobody else's. After a timeout the queue is
 //! given up: all that comes later fails at once, and that memory is never freed.
 
-use super::Device;
+use super::{
+    answers::Answers,
+    Device, //
+};
 use crate::{
     bindings,
     pages::{
@@ -116,8 +119,8 @@ struct State {
     queue: *mut bindings::virtqueue,
     /// Requests that fit.
     slots: usize,
-    /// For each slot, how many bytes the device wrote for its request; `None` while it has not answered.
-    written: [Option<u32>; SLOTS],
+    /// What the device has, and what it said.
+    answers: Answers<SLOTS>,
     /// Set for ever once the device did not answer in time.
     broken: bool,
     /// Nothing is said of requests that fail because the queue has ended.
@@ -147,7 +150,7 @@ impl Requests {
                 State {
                     queue: core::ptr::null_mut(),
                     slots: 0,
-                    written: [Some(0); SLOTS],
+                    answers: Answers::new(),
                     broken: false,
                     quiet: false,
                     unsaid: None,
@@ -229,11 +232,10 @@ impl Requests {
             state.check()?;
             for part in requests.chunks(state.slots.max(1)) {
                 self.exchange(state, part)?;
-                for ((slot, request), written) in part.iter().enumerate().zip(&state.written) {
+                for (slot, request) in part.iter().enumerate() {
                     let answer = Answer {
                         bytes: self.load(slot),
-                        // CAST: u32 to usize, lossless.
-                        written: written.unwrap_or(0) as usize,
+                        written: state.answers.written(slot),
                     };
                     if let Err(e) = judge(request, &answer) {
                         state.counters.refused += 1;
@@ -253,7 +255,7 @@ impl Requests {
     }
 
     /// Has the device do requests that fit into the slots, and waits. How much it wrote for each is in
-    /// `state.written`.
+    /// `state.answers`.
     fn exchange(&self, state: &mut State, part: &[Request]) -> Result {
         for (slot, request) in part.iter().enumerate() {
             self.store(slot, request);
@@ -262,7 +264,7 @@ impl Requests {
             state.add(at, out, at + ANSWER as u64, ANSWER_BYTES, slot)?;
             state.count(request.bytes());
         }
-        state.exchange(part.len())
+        state.exchange()
     }
 
     /// Sends one message and takes an answer of `answer` bytes, which `read` is given byte by byte.
@@ -296,12 +298,11 @@ impl Requests {
             let at = memory.phys();
             state.add(at, message.len(), at + LARGE_ANSWER as u64, answer, 0)?;
             state.count(message);
-            state.exchange(1)?;
-            Ok(state.written.first().copied().flatten())
+            state.exchange()?;
+            Ok(state.answers.written(0))
         })?;
         let memory = ManuallyDrop::into_inner(memory);
-        // CAST: u32 to usize, lossless.
-        if written.is_none_or(|bytes| (bytes as usize) < answer) {
+        if written < answer {
             return Err(EIO);
         }
         for i in LARGE_ANSWER..LARGE_ANSWER + answer {
@@ -341,11 +342,9 @@ impl State {
         slot: usize,
     ) -> Result {
         self.check()?;
-        if let Some(written) = self.written.get_mut(slot) {
-            *written = None;
-        }
+        let token = self.answers.ask(slot).ok_or(EIO)?;
         // The core takes a token for nothing.
-        let token = core::ptr::without_provenance_mut(slot + 1);
+        let token = core::ptr::without_provenance_mut(token);
         // SAFETY: The queue is there, and its users are kept apart by the lock, which the caller has
         // as it has `&mut self`. The memory is not freed before there was an answer, nor used for
         // something else.
@@ -368,16 +367,15 @@ impl State {
         Ok(())
     }
 
-    /// Has the device work off what was added, and takes `count` answers.
-    fn exchange(&mut self, count: usize) -> Result {
+    /// Has the device work off what was added, and takes all answers.
+    fn exchange(&mut self) -> Result {
         self.check()?;
         self.counters.kicks += 1;
         // SAFETY: As in `add`.
         unsafe { bindings::virtqueue_kick(self.queue) };
-        let mut left = count;
         let mut polls = 0;
         let mut since: Option<Instant<Monotonic>> = None;
-        while left > 0 {
+        while self.answers.waiting() > 0 {
             // Looked at before the ring: a CPU that was taken away in between must not turn an answer
             // into a timeout.
             let expired = polls == 0 && since.is_some_and(|since| since.elapsed() > TIMEOUT);
@@ -385,13 +383,10 @@ impl State {
             // SAFETY: As in `add`.
             let token = unsafe { bindings::virtqueue_get_buf(self.queue, &mut bytes) };
             if !token.is_null() {
-                let Some(waiting @ None) = self.written.get_mut(token.addr().wrapping_sub(1))
-                else {
+                if self.answers.take(token.addr(), bytes).is_err() {
                     self.give_up("answers what it was not asked, it is given up");
                     return Err(EIO);
-                };
-                *waiting = Some(bytes);
-                left -= 1;
+                }
                 continue;
             }
             // SAFETY: As in `add`.

@@ -58,3 +58,11 @@ pub mod pt;
 pub mod ring;
 #[path = "../../../../rust/source_id.rs"]
 pub mod source_id;
+#[path = "../../../../rust/virtio"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
+pub mod virtio {
+    pub mod answers;
+}

@@ -11,6 +11,7 @@ mod cells;
 mod model;
 
 mod amdvi;
+mod answers;
 mod caps;
 mod context;
 mod descriptor;
