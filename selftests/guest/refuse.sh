@@ -25,6 +25,7 @@
 # variant virtio-viot-whole on stock: --iommu none --nvme 1 --qemu-arg -acpitable --qemu-arg file=selftests/guest/viot/whole.aml
 # variant virtio-in-tree-active on stock: --iommu virtio --in-tree --nvme 1
 # variant virtio-parameters on stock: --iommu virtio --nvme 1
+# variant virtio-granule on stock: --iommu virtio --iommu-opt granule=64k --nvme 1
 # extra: dmar-47 dmar-48 dmar-51 dmar-71 dmar-88 amd-ivrs-36 amd-ivrs-whole virtio-viot-36 virtio-viot-whole no-unit/debug intremap/debug parameters/debug dmar-36/debug
 # timeout: 60
 
@@ -106,7 +107,7 @@ framework_goes()
 why()
 {
 	case $VARIANT in
-	no-unit) echo ENODEV ;;
+	no-unit | virtio-granule) echo ENODEV ;;
 	*in-tree-active | intremap) echo EBUSY ;;
 	# Whole, and its unit is not there: which shows that it is ours that is read, and the cut that matters.
 	virtio-viot-whole) echo ENODEV ;;
