@@ -10,7 +10,7 @@
 # variant window-lazy on stock: --policy lazy --nvme 1 --testdev --device edu
 # variant window-many on stock: --policy strict --nvme 1 --testdev --device edu --trace vtd_inv_desc_*
 # variant virtio on stock: --iommu virtio --nvme 0
-# extra: window-lazy
+# extra: window-lazy window/debug
 # long: window-many
 # timeout: 180
 

@@ -9,7 +9,7 @@
 # variant lazy on stock: --policy lazy --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant amd: --iommu amd --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
-# extra: lazy strict/debug amd/debug
+# extra: lazy caching-mode/debug strict/debug amd/debug virtio/debug
 # timeout: 90
 
 . /selftests/lib.sh

@@ -11,6 +11,7 @@
 # variant amd: --iommu amd --policy strict --nvme 0 --testdev=3 --append iommu.forcedac=1 --trace amdvi_devtab_inval
 # variant amd-57-bit on stock: --iommu amd --policy strict --nvme 0 --testdev=3 --append iommu.forcedac=1 --trace amdvi_devtab_inval
 # modules: inject
+# extra: amd-57-bit
 # timeout: 240
 
 . /selftests/lib.sh
