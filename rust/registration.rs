@@ -205,7 +205,12 @@ impl<D: Driver> Registration<D> {
             unsafe { ops::unregister(unit) };
         }
         self.registered = 0;
-        // Nothing that a report could be of is there any more. One that is under way runs the module's code.
+        // Nothing that a report could be of is there any more.
+        self.stop_reports();
+    }
+
+    /// One that is under way runs the module's code.
+    fn stop_reports(&self) {
         for reports in self.units.iter().filter_map(|unit| D::reports(unit)) {
             reports.stop();
         }
@@ -219,6 +224,7 @@ impl<D: Driver> Drop for Registration<D> {
                 Ok(frozen) => self.unregister(frozen.held()),
                 Err(_) => {
                     pr_err!("units are in use: they stay registered\n");
+                    self.stop_reports();
                     core::mem::forget(core::mem::take(&mut self.units));
                     return;
                 }
