@@ -85,6 +85,11 @@ impl Reason {
         matches!(self.0, 0x20..=0x2f)
     }
 
+    /// Whether the page table of the device's domain refused the request: not a fault of the unit's own tables.
+    const fn is_of_the_page_table(self) -> bool {
+        matches!(self.0, 0x04..=0x06 | 0x0c)
+    }
+
     /// A few words for a person.
     pub(crate) const fn text(self) -> &'static str {
         match self.0 {
@@ -172,9 +177,12 @@ impl FaultRecord {
 }
 
 impl FaultRecord {
-    /// What is reported to who uses the device: an access to memory. One with a PASID is none of the
-    /// device's domain.
+    /// What is reported to who uses the device: an access to memory that its page table refused. One with a PASID
+    /// is none of the device's domain.
     pub(crate) fn refused(&self) -> Option<Refused> {
+        if !self.reason.is_of_the_page_table() {
+            return None;
+        }
         let write = match self.request {
             Request::Memory {
                 access: Access::Read,

@@ -85,6 +85,14 @@ fn vtd_reports_accesses_to_memory() {
     assert_eq!(vtd(0x5123, read | (0x22 << 32)), None);
 }
 
+#[test]
+fn vtd_reports_what_a_page_table_refused() {
+    for reason in 0..=0xff_u64 {
+        let reported = [0x04, 0x05, 0x06, 0x0c].contains(&reason);
+        assert_eq!(vtd(0x5123, reason << 32).is_some(), reported, "{reason:#x}");
+    }
+}
+
 fn amd(code: u64, flags: u64) -> Option<(u64, bool)> {
     let event = Event::decode(0, [(code << 60) | (flags << 48) | 8, 0x5123]).unwrap();
     let refused = event.refused()?;
