@@ -81,7 +81,7 @@ impl<D: Driver> Reports<D> {
     /// Nothing was refused yet.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(&this in Self {
-            waiting <- named::spinlock_irq!(Waiting::new(), "iommu fault reports"),
+            waiting <- named::spinlock_irq!(Waiting::empty(), "iommu fault reports"),
             // SAFETY: Pinned, and `report` needs all of it; the drop stops the work.
             work <- unsafe { Work::new::<Self>(this.as_ptr()) },
             open: Atomic::new(false),

@@ -19,7 +19,8 @@ pub struct Refused {
 
 /// The first of those that came and were not taken, in their order, and how many more there were.
 ///
-/// With `N` waiting a further one is dropped, not the oldest: what is reported of a burst is how it began.
+/// With `N` waiting a further one is dropped, not the oldest: what is reported of a burst is how it began. So is
+/// one whose source has half of the places, so that a single device does not keep all others out.
 pub struct Waiting<const N: usize> {
     places: [Option<Refused>; N],
     /// Where the oldest is.
@@ -30,7 +31,7 @@ pub struct Waiting<const N: usize> {
 
 impl<const N: usize> Waiting<N> {
     /// Nobody waits.
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self {
             places: [None; N],
             first: 0,
@@ -41,7 +42,13 @@ impl<const N: usize> Waiting<N> {
 
     /// Adds one, or counts it as dropped.
     pub fn put(&mut self, refused: Refused) {
-        let at = (self.first + self.count) % N.max(1);
+        let waiting = self.places.iter().flatten();
+        let own = waiting.filter(|waiting| waiting.source == refused.source);
+        if own.count() >= N / 2 {
+            self.dropped += 1;
+            return;
+        }
+        let at = (self.first + self.count) % N;
         match self.places.get_mut(at) {
             Some(place) if self.count < N => {
                 *place = Some(refused);
@@ -54,7 +61,7 @@ impl<const N: usize> Waiting<N> {
     /// Takes the oldest.
     pub fn take(&mut self) -> Option<Refused> {
         let taken = self.places.get_mut(self.first)?.take()?;
-        self.first = (self.first + 1) % N.max(1);
+        self.first = (self.first + 1) % N;
         self.count -= 1;
         Some(taken)
     }
@@ -62,11 +69,5 @@ impl<const N: usize> Waiting<N> {
     /// How many were dropped so far.
     pub const fn dropped(&self) -> u64 {
         self.dropped
-    }
-}
-
-impl<const N: usize> Default for Waiting<N> {
-    fn default() -> Self {
-        Self::new()
     }
 }

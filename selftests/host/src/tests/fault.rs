@@ -22,7 +22,7 @@ fn refused(iova: u64) -> Refused {
 
 #[test]
 fn a_burst_keeps_its_beginning() {
-    let mut waiting = Waiting::<3>::new();
+    let mut waiting = Waiting::<6>::empty();
     for i in 0..5 {
         waiting.put(refused(i));
     }
@@ -35,23 +35,34 @@ fn a_burst_keeps_its_beginning() {
 }
 
 #[test]
-fn without_room_all_are_dropped() {
-    let mut none = Waiting::<0>::default();
-    none.put(refused(1));
-    assert_eq!((none.take(), none.dropped()), (None, 1));
+fn one_device_leaves_room_for_others() {
+    let mut waiting = Waiting::<8>::empty();
+    for i in 0..20 {
+        waiting.put(refused(i));
+    }
+    let other = Refused {
+        source: SourceId::new(0, 0, 16),
+        ..refused(7)
+    };
+    waiting.put(other);
+    let all: Vec<_> = std::iter::from_fn(|| waiting.take()).collect();
+    assert_eq!(all, [refused(0), refused(1), refused(2), refused(3), other]);
+    assert_eq!(waiting.dropped(), 16);
 }
 
 proptest! {
     #[test]
-    fn what_comes_is_taken_in_order_or_counted(steps in prop::collection::vec(any::<bool>(), 0..300)) {
-        let mut waiting = Waiting::<8>::new();
+    fn what_comes_is_taken_in_order_or_counted(steps in prop::collection::vec(prop::option::of(0..4u8), 0..300)) {
+        let mut waiting = Waiting::<8>::empty();
         let mut model = VecDeque::new();
         let mut dropped = 0;
-        for (i, put) in steps.into_iter().enumerate() {
-            if put {
-                waiting.put(refused(i as u64));
-                if model.len() < 8 {
-                    model.push_back(refused(i as u64));
+        for (i, step) in steps.into_iter().enumerate() {
+            if let Some(device) = step {
+                let came = Refused { source: SourceId::new(0, 0, device), ..refused(i as u64) };
+                waiting.put(came);
+                let own = model.iter().filter(|waiting: &&Refused| waiting.source == came.source);
+                if model.len() < 8 && own.count() < 4 {
+                    model.push_back(came);
                 } else {
                     dropped += 1;
                 }
