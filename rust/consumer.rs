@@ -133,8 +133,8 @@ pub trait FaultHandler: Send + Sync + 'static {
     ///
     /// Errors: have no effect with the drivers of this project.
     ///
-    /// Context: may sleep, map and unmap. Must not attach, detach, claim or release, nor wait for somebody
-    /// who does: these wait for this call.
+    /// Context: may sleep, map and unmap. Must not drop the last reference to the domain, nor wait for somebody who
+    /// does, nor take a lock that is held over that: it waits for this call.
     fn fault(&self, domain: &UserDomain, dev: &Device, iova: DmaAddress, write: bool) -> Result;
 }
 
@@ -168,19 +168,20 @@ impl UserDomain {
         Self::make(dev, None)
     }
 
-    /// The same, with a handler for faults, which is called while the domain is attached only.
+    /// The same, with a handler for faults. It may be called until the domain is dropped, also after a
+    /// detach, and not after that.
     ///
     /// Fails with `EOPNOTSUPP` too, where the IOMMU's driver is built in: of those some call a handler
-    /// after the detach.
+    /// after the domain was freed.
     pub fn with_handler(dev: &Device<Bound>, handler: Arc<dyn FaultHandler>) -> Result<Arc<Self>> {
         let this = Self::make(dev, Some(handler))?;
         if this.paging.module.is_null() {
             return Err(EOPNOTSUPP);
         }
         let token = Arc::as_ptr(&this).cast_mut().cast();
-        // SAFETY: The domain is ours and not attached yet. Who attaches it holds a reference to `this` until
-        // it is detached, which our drivers let wait for a call that is under way (`fault.rs`); of the
-        // kernel's own, those that are modules call no handlers.
+        // SAFETY: The domain is ours and not attached yet. `this` stays in place until the domain was freed, which
+        // waits for a call that is under way with our drivers (`fault.rs`). Of the kernel's own for x86, the only
+        // architecture that we build for, those that are modules call no handlers; elsewhere some do (ARM_SMMU).
         unsafe { bindings::iommu_set_fault_handler(this.as_raw(), Some(fault), token) };
         Ok(this)
     }
@@ -263,7 +264,7 @@ impl UserDomain {
 ///
 /// # Safety
 ///
-/// `token` is a `UserDomain`, which is attached to `dev` during the call.
+/// `token` is a `UserDomain`, whose domain is not freed before the call is over. `dev` is a device, with a reference.
 unsafe extern "C" fn fault(
     _domain: *mut bindings::iommu_domain,
     dev: *mut bindings::device,
@@ -272,9 +273,10 @@ unsafe extern "C" fn fault(
     token: *mut c_void,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: By the contract; who has attached it holds a reference.
+        // SAFETY: By the contract. If it is being dropped that waits in the free of `paging`, its first field: all is
+        // still there, and nothing is written until the call is over.
         let this = unsafe { &*token.cast::<UserDomain>() };
-        // SAFETY: By the contract, it is registered.
+        // SAFETY: By the contract; it may be off its bus.
         let dev = unsafe { raw::device(dev) };
         let handler = this.handler.as_ref().ok_or(ENOSYS)?;
         // CAST: 64 bits both; a bit.

@@ -62,6 +62,9 @@ pub(crate) struct Domain<D: Driver> {
     home: (UnitRef<D>, Arc<D::Tag>),
     /// A unit may still have a root of the table that is none any more.
     old_root: Atomic<bool>,
+    /// Held while a handler of the domain may be called (`fault.rs`), with no lock of ours around it.
+    #[pin]
+    pub(crate) reports: Mutex<()>,
     /// What drivers that have gone were seen to have left mapped. Inside the device's domain
     /// lock.
     #[pin]
@@ -92,6 +95,7 @@ impl<D: Driver> Domain<D> {
                 attached <- named::spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
                 old_root: Atomic::new(false),
+                reports <- named::mutex!((), "iommu domain reports"),
                 left <- named::mutex!(KVec::new(), "iommu domain leaks"),
                 _: {
                     D::ops().domains().fetch_add(1, Relaxed);

@@ -8,6 +8,7 @@ use crate::{
     domain::Domain,
     driver::Driver,
     endpoint::Device,
+    fault,
     gather::Gather,
     invalidation::Invalidation,
     ops,
@@ -320,5 +321,6 @@ unsafe extern "C" fn iotlb_sync<D: Driver>(
 /// Called by the IOMMU core as this operation.
 unsafe extern "C" fn free<D: Driver>(domain: *mut bindings::iommu_domain) {
     // SAFETY: The core gives its reference back; it does not use the domain any more.
-    drop(unsafe { Domain::<D>::from_core(domain) });
+    let domain = unsafe { Domain::<D>::from_core(domain) };
+    fault::end(&domain);
 }

@@ -8,17 +8,16 @@
 //! request, and a thread of the kernel's reports it:
 //!
 //! 1. the device that has the source id is looked up in the registry, whose lock is released again;
-//! 2. the device's domain lock is taken, and the handler called with it held.
+//! 2. which domain it is on is read, with the device's domain lock held, which is released again;
+//! 3. the handler is called with a lock of that domain held, which the end of the domain takes too.
 //!
-//! Every attach, detach and release takes that lock, over all of what it does. So for as long as a
-//! handler runs, the core has not released the device, and the domain is the one that the device is on,
-//! with the reference that its attachment holds. A detach, a hot-unplug and a shutdown wait for a call
-//! that is under way; once they have returned no handler is called for what was detached, and who set one
-//! may free what it uses. A request that was refused before may be reported to the domain that came after it,
+//! So once `iommu_domain_free()` has returned no handler of that domain is called, nor is one under way, and who
+//! set one may free what it uses. A detach does not wait: after it a call may be under way, or begin, as with
+//! the kernel's own driver for AMD-Vi. A request may be reported to the domain that came after the one that refused it,
 //! or not at all.
 //!
-//! No map, unmap or flush takes that lock: a handler may call them, and sleep. What it must not do is attach,
-//! detach, change the group's policy, or wait for somebody who does.
+//! A handler may sleep, map and unmap. It must not free its domain, nor wait for somebody who does or take a lock
+//! that is held over that.
 //!
 //! Nothing limits how often a handler is called: who maps on demand needs every request. What is limited is
 //! how much is waiting, so that a device that never stops costs a thread's time, at a thread's priority.
@@ -27,6 +26,7 @@
 
 use crate::{
     bindings,
+    domain::Domain,
     driver::Driver,
     endpoint::{
         Device,
@@ -60,9 +60,6 @@ use self::waiting::Waiting;
 
 /// Requests of a unit that wait to be reported, at most.
 const WAITING: usize = 64;
-
-/// Reports in a row, before others have their turn.
-const BATCH: usize = WAITING;
 
 /// Reports what a unit has refused.
 #[pin_data(PinnedDrop)]
@@ -117,6 +114,7 @@ impl<D: Driver> Reports<D> {
     /// Context: may sleep; no lock may be held that a report takes.
     pub(crate) fn stop(&self) {
         self.open.store(false, Relaxed);
+        let _ = inject::reach("fault.stop", None);
         self.work.stop();
     }
 
@@ -136,21 +134,20 @@ impl<D: Driver> Run for Reports<D> {
     fn run(&self) {
         // What is found holds a reference to its unit, and so to this. It is not the last one: the
         // registration has one until it has stopped this.
-        for _ in 0..BATCH {
-            let Some(refused) = self.take() else {
-                return;
-            };
-            if let Some(device) = find::<D>(&refused) {
-                device.faults.fetch_add(1, Relaxed);
-                let _ = inject::reach("fault", Some(&device.dev));
-                report(&device, &refused);
-            }
-        }
+        let Some(refused) = self.take() else {
+            return;
+        };
+        // One at a time: who stops this does not wait for the end of a storm.
         self.work.start();
+        if let Some(device) = find::<D>(&refused) {
+            let _ = inject::reach("fault", Some(&device.dev));
+            report(&device, &refused);
+        }
     }
 }
 
-/// The device whose own source id this is. That of a bridge is the bridge, whoever made the request.
+/// The device whose own source id this is, whoever made the request: a bridge to conventional PCI puts another one
+/// there, which can be nobody's, or that of a neighbour.
 fn find<D: Driver>(refused: &Refused) -> Option<Arc<Device<D>>> {
     let registry = D::ops().registry().ok()?.lock();
     let mut devices = registry.groups.devices();
@@ -161,21 +158,24 @@ fn find<D: Driver>(refused: &Refused) -> Option<Arc<Device<D>>> {
 
 /// Reports a request that was refused to `device`, unless that is on no domain (any more).
 fn report<D: Driver>(device: &Device<D>, refused: &Refused) {
-    let place = device.place.lock();
-    let domain = match &place.state {
+    let (domain, paging) = match &device.place.lock().state {
         State::Untouched | State::Released => return,
-        State::Blocked => D::ops().blocked(),
-        State::Identity => D::ops().identity(),
-        State::Paging(at) => at.domain.as_iommu_domain(),
+        State::Blocked => (D::ops().blocked(), None),
+        State::Identity => (D::ops().identity(), None),
+        State::Paging(at) => (at.domain.as_iommu_domain(), Some(at.domain.clone())),
     };
+    device.faults.fetch_add(1, Relaxed);
+    let _ = inject::reach("fault.domain", Some(&device.dev));
     let flags = if refused.write {
         bindings::IOMMU_FAULT_WRITE
     } else {
         bindings::IOMMU_FAULT_READ
     };
+    // Until this is released whoever has set a handler keeps what it uses: see `end`.
+    let _reports = paging.as_ref().map(|domain| domain.reports.lock());
     // What a handler answers has no effect: the line was printed at the interrupt.
-    // SAFETY: `place` is locked: the device is on that domain, which is static or held by `at`, and is not
-    // released, so that it is registered. Both stay so during the call.
+    // SAFETY: The domain is static, without a handler, or held by `paging`. `device` holds a reference to the
+    // device, which may be off its bus by now; no more is needed.
     let _ = unsafe {
         bindings::report_iommu_fault(
             domain,
@@ -185,4 +185,23 @@ fn report<D: Driver>(device: &Device<D>, refused: &Refused) {
             flags as c_int,
         )
     };
+}
+
+/// Has no handler of `domain` called from now on, and waits for a call that is under way. For the end of the
+/// domain: endpoints that could not be detached may still hold it.
+///
+/// Context: may sleep; with a handler, no lock may be held that it takes.
+pub(crate) fn end<D: Driver>(domain: &Domain<D>) {
+    let raw = domain.as_iommu_domain();
+    // SAFETY: The domain is part of `domain`; only the place is formed.
+    let cookie = unsafe { &raw mut (*raw).cookie_type };
+    // The core frees its own domains with locks held that a handler of another one may take.
+    // SAFETY: Valid as above; it was set before the domain was attached, and nobody sets it while it is freed.
+    if unsafe { cookie.read() } != bindings::iommu_domain_cookie_type_IOMMU_COOKIE_FAULT_HANDLER {
+        return;
+    }
+    let _ = inject::reach("fault.end", None);
+    let _reports = domain.reports.lock();
+    // SAFETY: As above; who reports looks at it with `reports` held.
+    unsafe { cookie.write(bindings::iommu_domain_cookie_type_IOMMU_COOKIE_NONE) };
 }

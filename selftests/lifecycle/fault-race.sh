@@ -80,20 +80,32 @@ held_in_handler()
 		expect handled "$(($(counter faults) - 1))" "$(counter handled)"
 }
 
-# waits_for_handler COMMAND...: it does not end before the handler does.
+# waits_for_handler COMMAND...: it comes to the end of the handler's domain, and does not end before the handler does.
 waits_for_handler()
 {
-	background "$@"
+	waits_at fault.end "$@" && races inject open udma.fault && finished && expect handled "$(counter faults)" "$(counter handled)"
+}
+
+# waits_at POINT COMMAND...: it is still under way some time after the point.
+waits_at()
+{
+	point=$1
+	shift
+	races inject gate "$point" && background "$@" && races inject wait "$point" && races inject open "$point" || return 1
 	sleep 2
 	running
 	waits=$?
-	expect waits 0 $waits && races inject open udma.fault && finished && expect handled "$(counter faults)" "$(counter handled)"
+	expect waits 0 $waits
 }
 
-detach_waits()
+detach_does_not_wait()
 {
-	held_in_handler && waits_for_handler says done rust_udma "$one" detach && says done rust_udma "$one" domain-free "$domain" &&
-		says done rust_udma "$one" release
+	held_in_handler && says done rust_udma "$one" detach && expect handled "$(($(counter faults) - 1))" "$(counter handled)"
+}
+
+free_waits()
+{
+	waits_for_handler says done rust_udma "$one" domain-free "$domain" && says done rust_udma "$one" release
 }
 
 unbind_waits()
@@ -121,45 +133,40 @@ unplug_waits()
 	held_in_handler && waits_for_handler take_away "$one" && bring_back
 }
 
-# held_before: the device of a fault is known, and nothing more.
+# held_before [POINT]: the device of a fault is known, and nothing more; at "fault.domain" its domain, too.
 held_before()
 {
-	own && races inject gate fault "$one" && fault && races inject wait fault "$one" && calls=$(counter faults)
+	held_at=${1:-fault}
+	own && races inject gate "$held_at" "$one" && fault && races inject wait "$held_at" "$one" && calls=$(counter faults)
+}
+
+# next_is_of_two CALLS: the next call after so many is for a fault of the other device. Reports are made in their order.
+next_is_of_two()
+{
+	next=$(($1 + 1))
+	next_call()
+	{
+		[ "$(counter handled)" -ge $next ]
+	}
+	own "$two" && fault "$two" && wait_for 10 next_call && expect calls $next "$(counter faults)" &&
+		expect "calls for the other" "count 1" "$(ask rust_udma "$two" domain-faults "$domain" | cut -d' ' -f1,2)" &&
+		says done rust_udma "$two" release
 }
 
 not_called()
 {
-	races inject open fault "$one" && own "$two" && fault "$two" || return 1
-	# Reports are made in their order.
-	next_call()
-	{
-		[ "$(counter handled)" = $((calls + 1)) ]
-	}
-	wait_for 10 next_call && expect calls $((calls + 1)) "$(counter faults)" && says done rust_udma "$two" release
+	races inject open "$held_at" "$one" && next_is_of_two "$calls"
 }
 
-late_for_detach()
+late_for_free()
 {
-	held_before && says done rust_udma "$one" detach && says done rust_udma "$one" domain-free "$domain" && not_called &&
+	held_before "$1" && says done rust_udma "$one" detach && says done rust_udma "$one" domain-free "$domain" && not_called &&
 		says done rust_udma "$one" release
 }
 
 late_for_unplug()
 {
-	held_before && take_away "$one" && not_called && bring_back
-}
-
-# What is refused on a domain may be reported to the next one.
-late_for_another_domain()
-{
-	held_before && says done rust_udma "$one" detach && says done rust_udma "$one" domain-free "$domain" &&
-		domain=$(answer_of domain "$(ask rust_udma "$one" domain-new note)") && says done rust_udma "$one" attach "$domain" &&
-		races inject open fault "$one" || return 1
-	another()
-	{
-		ask rust_udma "$one" domain-faults "$domain" | grep -q '^count 1 '
-	}
-	wait_for 10 another && says done rust_udma "$one" release
+	held_before "$1" && take_away "$one" && not_called && bring_back
 }
 
 # While a handler takes its time more come than may wait: each is handled, or counted as dropped.
@@ -186,8 +193,8 @@ none_is_lost_uncounted()
 		[ "$(counter handled)" -ge $wanted ]
 	}
 	ktap_print_msg "$came faults, $more dropped"
-	expect waiting 32 $((came - more)) && races inject open udma.fault && wait_for 20 all_handled && sleep 1 &&
-		expect handled $wanted "$(counter handled)" && says done rust_udma "$one" release
+	expect waiting 32 $((came - more)) && races inject open udma.fault && wait_for 20 all_handled &&
+		next_is_of_two $wanted && says done rust_udma "$one" release
 }
 
 # tell DEVICE COMMAND...: as "ask", where another process asks the same device, so that the answer may be to that.
@@ -257,12 +264,8 @@ shut_down()
 
 shutdown_waits()
 {
-	held_before && leave "$one" "$two" && background shut_down || return 1
-	sleep 2
-	running
-	waits=$?
-	expect waits 0 $waits && races inject open fault "$one" && finished && expect calls "$calls" "$(counter faults)" &&
-		expect handled "$(counter faults)" "$(counter handled)"
+	held_before && leave "$one" "$two" && waits_at fault.stop shut_down && races inject open fault "$one" && finished &&
+		expect calls "$calls" "$(counter faults)" && expect handled "$(counter faults)" "$(counter handled)"
 }
 
 unload()
@@ -271,14 +274,16 @@ unload()
 }
 
 ktap_print_header
-ktap_set_plan 11
+ktap_set_plan 13
 ktap_test_result "load" load
-ktap_test_result "a detach waits for a handler" detach_waits
+ktap_test_result "a detach does not wait for a handler" detach_does_not_wait
+ktap_test_result "the end of a domain waits for a handler" free_waits
 ktap_test_result "an unbind waits for a handler" unbind_waits
 ktap_test_result "a removal waits for a handler" unplug_waits
-ktap_test_result "no handler is called for a domain that was detached meanwhile" late_for_detach
+ktap_test_result "no handler is called for a domain that was freed meanwhile" late_for_free
 ktap_test_result "no handler is called for a device that was taken away meanwhile" late_for_unplug
-ktap_test_result "a domain that was attached meanwhile is told" late_for_another_domain
+ktap_test_result "nor if the domain was found before it was freed" late_for_free fault.domain
+ktap_test_result "nor if it was found before the device was taken away" late_for_unplug fault.domain
 ktap_test_result "of more than may wait each is handled, or counted" none_is_lost_uncounted
 ktap_test_result "$ROUNDS times: faults without a pause, while owner, driver and device come and go" as_it_comes
 ktap_test_result "a shutdown waits for a report" shutdown_waits
