@@ -84,6 +84,9 @@ fn store<D: Driver>(
 
 /// Programs an entry with a new root, if it names the table of `tag`. Called with the lock of the domain's
 /// attachments held.
+///
+/// Else the entry says something else already, but perhaps the unit does not know yet: who has stored it
+/// sends the invalidation without that lock, and may have been refused. So it is sent here too.
 pub(crate) fn name_root<D: Driver>(
     endpoint: &Endpoint<D>,
     tag: &D::Tag,
@@ -93,6 +96,8 @@ pub(crate) fn name_root<D: Driver>(
     let entries = endpoint.entries.lock();
     if entries.are_on(tag) {
         store(endpoint, &entries, &Target::Paging { root, tag }, batch);
+    } else {
+        D::forget_entry(&endpoint.unit, &Locked::<D>::new(&entries.slot), batch);
     }
 }
 

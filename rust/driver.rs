@@ -146,6 +146,12 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
         batch: &mut Batch<'_, Self>,
     );
 
+    /// Adds to `batch` what makes the unit read the endpoint's entry anew, which stays as it is. For units whose
+    /// tables can grow ([`top`](crate::top)).
+    ///
+    /// Context: atomic; endpoint's slot locked.
+    fn forget_entry(_unit: &Self::Unit, _slot: &Locked<'_, Self>, _batch: &mut Batch<'_, Self>) {}
+
     /// Adds to `batch` what makes the unit forget the tag's translations in a range.
     ///
     /// Context: atomic.

@@ -10,7 +10,8 @@
 //!   programmed before it is released. So the entry has the new root, or the endpoint is on the list.
 //! - `change_top` programs each entry that names the domain's table once more, with the new root, and waits
 //!   until all units have acknowledged it. Endpoints that are parked, blocked or elsewhere by now are on the
-//!   list too; their entries are left alone ([`Entries`](crate::endpoint::Entries)).
+//!   list too; their entries are left alone ([`Entries`](crate::endpoint::Entries)), but units may not have
+//!   learned of these yet, or never will, and begin their walks at the old root. So they forget them now.
 //!
 //! The old root is the first table below the new one. So what was mapped stays mapped all the time, with the
 //! old entry as with the new one, and nothing has to be freed. A driver has no part in this but to say how an entry
@@ -18,8 +19,8 @@
 //!
 //! Where a unit does not acknowledge it, there is one line in the log. The map goes on, as it cannot be told; what it
 //! maps may be refused to the unit's devices, what was mapped before is not. But the unit may still begin its
-//! walks at the old root, which a later unmap can take out of the table. So nothing is freed any more of what
-//! unmaps of that domain take out.
+//! walks at the old root, which a later unmap can take out of the table, or a map of a page of 1 TB or more in its
+//! place if it is empty. So nothing is freed any more of what maps and unmaps of that domain take out.
 
 use crate::{
     attached::{

@@ -206,6 +206,15 @@ impl Driver for AmdVi {
         });
     }
 
+    fn forget_entry(unit: &Unit, slot: &Locked<'_, Self>, batch: &mut Batch<'_, Self>) {
+        if !unit.registers().is_on() {
+            return;
+        }
+        for id in slot.slot().ids() {
+            batch.push(Command::entry(id).words());
+        }
+    }
+
     fn invalidate(unit: &Unit, tag: &Id, what: &Invalidation, batch: &mut Batch<'_, Self>) {
         if !unit.registers().is_on() {
             return;

@@ -175,6 +175,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// The ids that the device's requests carry.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ids.iter().copied()
+    }
+
     /// Stores `wanted` under each of the device's ids, and tells what has changed. Context: atomic.
     pub(crate) fn program(
         &self,
