@@ -3,7 +3,6 @@
 //! The endpoints that a domain is attached to, as flushers see them.
 
 use crate::{
-    attach,
     batch::Batch,
     domain::Domain,
     driver::{
@@ -13,21 +12,20 @@ use crate::{
     endpoint::Endpoint,
     inject,
     invalidation::Invalidation,
-    pt::{
-        PageTable,
-        Root, //
-    },
+    pt::PageTable,
     queue::Synced,
     unit::UnitRef, //
 };
-use core::ops::{
-    Deref,
-    DerefMut, //
+use core::{
+    mem::ManuallyDrop,
+    ops::{
+        Deref,
+        DerefMut, //
+    }, //
 };
 use kernel::{
     prelude::*,
     sync::{
-        atomic::Relaxed,
         lock::{
             spinlock::SpinLockIrqGuard,
             Guard, //
@@ -71,6 +69,9 @@ pub(crate) fn tags<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &Arc<D:
     })
 }
 
+/// What the root of a domain's table is asked for with: its [`Attached`], which alone makes one.
+pub struct Held(());
+
 /// A domain's attachments with their lock held. Until it is released the domain's table does not grow,
 /// and only from this its root can be had, for an entry.
 pub(crate) struct Attached<'a, D: Driver> {
@@ -87,23 +88,24 @@ impl<'a, D: Driver> Attached<'a, D> {
         }
     }
 
-    /// The same for who holds it already; the drop releases it.
+    /// The same where C code has taken the lock; it is C code too that releases it.
     ///
     /// # Safety
     ///
-    /// The caller holds the lock, and nobody uses what it protects by another reference meanwhile.
-    pub(crate) unsafe fn held(domain: &'a Domain<D>) -> Self {
-        Self {
+    /// The lock is held, and not released before the result is gone. Nobody uses what it protects by another
+    /// reference meanwhile.
+    pub(crate) unsafe fn held(domain: &'a Domain<D>) -> ManuallyDrop<Self> {
+        ManuallyDrop::new(Self {
             domain,
-            // SAFETY: By the contract.
+            // SAFETY: By the contract. It is not dropped, so that the lock is not released twice.
             nodes: unsafe { Guard::new(&domain.attached, ()) },
-        }
+        })
     }
 
     /// What the entry of an endpoint with this tag is to say. It cannot be kept longer than the lock.
     pub(crate) fn paging<'t>(&'t self, tag: &'t D::Tag) -> Target<'t, D> {
         Target::Paging {
-            root: self.domain.table().root(),
+            root: self.domain.table().root(&Held(())),
             tag,
         }
     }
@@ -217,38 +219,6 @@ pub(crate) fn tag_on<D: Driver>(
         .iter()
         .find(|n| n.endpoint.unit.same(unit))
         .map(|n| n.tag.clone())
-}
-
-/// Has the entries that name the domain's table name it by its new root. Returns when all units use that,
-/// or have failed to say so, with a message.
-///
-/// Context: atomic.
-pub(crate) fn change_top<D: Driver>(attached: &Attached<'_, D>, root: Root<D::Table>) {
-    inject::reach_atomic("top");
-    for nodes in by_unit(attached) {
-        let Some(unit) = nodes.first().map(|node| &node.endpoint.unit) else {
-            continue;
-        };
-        let mut batch = Batch::<D>::new(unit);
-        for node in nodes {
-            attach::name_root(&node.endpoint, &node.tag, root, &mut batch);
-        }
-        // What was looked up on the way to the old root is still right. That it is forgotten is what the
-        // specifications ask for after a change of an entry.
-        for tag in tags(nodes) {
-            D::invalidate(unit, tag, &Invalidation::All, &mut batch);
-        }
-        unit.grown().fetch_add(1, Relaxed);
-        let told = batch.sync_in_place();
-        if let Err(e) = told.and_then(|_| inject::fails_atomic("top.told")) {
-            attached.domain.keep_tables();
-            pr_err!(
-                "a table has grown, which was not acknowledged ({}): devices may not reach what is mapped \
-                 beyond its old size, and no tables of it are freed\n",
-                e.to_errno()
-            );
-        }
-    }
 }
 
 /// Invalidates in every cache that may hold translations of the domain, one batch

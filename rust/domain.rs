@@ -128,15 +128,15 @@ impl<D: Driver> Domain<D> {
         self.table.as_iommu_domain()
     }
 
-    /// Has no table freed from now on that an unmap takes out. Context: any.
+    /// Has no table freed from now on that an unmap or a map takes out. Context: any.
     pub(crate) fn keep_tables(&self) {
         self.old_root.store(true, Relaxed);
     }
 
-    /// Whether what an unmap has taken out may be freed. For who has flushed the domain after that, with the
+    /// Whether tables that were taken out may be freed. For who has flushed the domain after that, with the
     /// lock that [`keep_tables`](Self::keep_tables) was called under.
     pub(crate) fn frees_tables(&self) -> bool {
-        !D::Table::GROWS || !self.old_root.load(Relaxed)
+        D::Table::ROOT_AT.is_none() || !self.old_root.load(Relaxed)
     }
 
     /// The table itself. Its root is to be had of [`Attached`](attached::Attached).

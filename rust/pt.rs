@@ -7,7 +7,10 @@
 //! The core calls the table's own `map_range` and `unmap_range`; a driver never
 //! sees a map or unmap, only the invalidations that follow.
 
-use crate::bindings;
+use crate::{
+    attached::Held,
+    bindings, //
+};
 use core::{
     cell::UnsafeCell,
     ops::ControlFlow, //
@@ -69,20 +72,14 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
         growth: &'static bindings::pt_iommu_driver_ops,
     ) -> impl PinInit<Self, Error>;
 
-    /// Where entries are to point. If the table can grow, that is so for as long as it is kept from
-    /// growing.
-    fn root(&self) -> Self::Root;
-
-    /// Whether a map can put tables on top of the topmost one ([`top`](crate::top)).
+    /// Where entries are to point, for as long as the table does not grow.
     #[doc(hidden)]
-    const GROWS: bool = false;
+    fn root(&self, held: &Held) -> Self::Root;
 
-    /// Where entries are to point once the topmost table is the one at `phys`, of level `level`; `None` if
-    /// it never is another one.
+    /// If a map can put tables on top of the topmost one ([`top`](crate::top)): where entries are to point once
+    /// that is the one at this address, of this level.
     #[doc(hidden)]
-    fn root_at(_phys: u64, _level: u32) -> Option<Self::Root> {
-        None
-    }
+    const ROOT_AT: Option<fn(u64, u32) -> Self::Root> = None;
 
     /// NULL if it is none of generic_pt's.
     #[doc(hidden)]
@@ -154,28 +151,6 @@ pub trait PageTable: Sealed + Send + Sync + Sized + 'static {
     /// Whether the hardware reads tables past the CPU's caches.
     #[doc(hidden)]
     fn is_incoherent(config: &Self::Config) -> bool;
-
-    /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that
-    /// is no domain's (a driver's own identity table).
-    ///
-    /// Context: may sleep. Errors: `ENOMEM`, `EADDRINUSE`, `ERANGE`, `EOPNOTSUPP` where there is no
-    /// table; what was mapped before the error stays until the table is dropped.
-    fn map_own(self: Pin<&mut Self>, iova: u64, phys: u64, len: u64) -> Result {
-        let pt = self.as_pt_iommu();
-        if pt.is_null() {
-            return Err(EOPNOTSUPP);
-        }
-        // SAFETY: `new` initialised the table, and `ops` is constant from then on.
-        let ops = unsafe { (*pt).ops };
-        // SAFETY: `ops` points to the format's static operations in the kernel image.
-        let map = unsafe { (*ops).map_range }.ok_or(EOPNOTSUPP)?;
-        let prot = bindings::IOMMU_READ | bindings::IOMMU_WRITE;
-        let mut mapped = 0;
-        // SAFETY: The table is initialised, and `&mut self` keeps every other user of
-        // the range out, which is the lock that map_range() asks its caller for.
-        let ret = unsafe { map(pt, iova, phys, len, prot, bindings::GFP_KERNEL, &mut mapped) };
-        kernel::error::to_result(ret)
-    }
 }
 
 /// Type of `iommu_domain_ops::iova_to_phys`.

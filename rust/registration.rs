@@ -109,17 +109,17 @@ impl<D: Driver> Registration<D> {
         };
         // Names before the registration: the core links every endpoint to its unit's.
         for (i, unit) in this.units.iter().enumerate() {
+            let name = unit.set_name(prefix, i)?;
             // SAFETY: The unit is not registered yet, and stays in memory for as long
             // as `this` holds it; the attributes are static, and filled in above; the format takes a
-            // string and an int.
+            // string.
             to_result(unsafe {
                 bindings::iommu_device_sysfs_add(
                     unit.as_raw(),
                     core::ptr::null_mut(),
                     Ops::<D>::attributes().of_unit(),
-                    c"%s%d".as_char_ptr(),
-                    prefix.as_char_ptr(),
-                    i as c_int,
+                    c"%s".as_char_ptr(),
+                    name.as_char_ptr(),
                 )
             })?;
             this.named += 1;

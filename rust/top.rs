@@ -23,18 +23,24 @@
 //! place if it is empty. So nothing is freed any more of what maps and unmaps of that domain take out.
 
 use crate::{
+    attach,
     attached::{
-        self,
+        by_unit,
+        tags,
         Attached, //
     },
+    batch::Batch,
     bindings,
     domain::Domain,
     driver::Driver,
+    inject,
+    invalidation::Invalidation,
     pt::PageTable, //
 };
-use core::{
-    marker::PhantomData,
-    mem::ManuallyDrop, //
+use core::marker::PhantomData;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
 };
 
 /// What generic_pt is given for the domains of a driver.
@@ -76,9 +82,37 @@ unsafe extern "C" fn change_top<D: Driver>(
 ) {
     // SAFETY: By the contract, and who maps has a reference to the domain.
     let domain = unsafe { Domain::<D>::borrow(table.cast()) };
-    // SAFETY: By the contract. It is generic_pt that releases the lock: this is not dropped.
-    let attached = ManuallyDrop::new(unsafe { Attached::held(domain) });
-    if let Some(root) = D::Table::root_at(phys, level) {
-        attached::change_top(&attached, root);
+    // SAFETY: By the contract; generic_pt releases the lock after this.
+    let attached = unsafe { Attached::held(domain) };
+    // Without it the table has no PT_FEAT_DYNAMIC_TOP, and this is not called.
+    let Some(root_at) = D::Table::ROOT_AT else {
+        return;
+    };
+    let root = root_at(phys, level);
+    inject::reach_atomic("top");
+    for nodes in by_unit(&attached) {
+        let Some(unit) = nodes.first().map(|node| &node.endpoint.unit) else {
+            continue;
+        };
+        let mut batch = Batch::<D>::new(unit);
+        for node in nodes {
+            attach::name_root(&node.endpoint, &node.tag, root, &mut batch);
+        }
+        // What was looked up on the way to the old root is still right. That it is forgotten is what the
+        // specifications ask for after a change of an entry.
+        for tag in tags(nodes) {
+            D::invalidate(unit, tag, &Invalidation::All, &mut batch);
+        }
+        unit.grown().fetch_add(1, Relaxed);
+        let told = batch.sync_in_place();
+        if let Err(e) = told.and_then(|_| inject::fails_atomic("top.told")) {
+            domain.keep_tables();
+            pr_err!(
+                "{}: a table has grown, which was not acknowledged ({}): devices may not reach what is mapped \
+                 beyond its old size, and no tables of it are freed\n",
+                unit.name(),
+                e.to_errno()
+            );
+        }
     }
 }

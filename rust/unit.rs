@@ -12,9 +12,11 @@ use core::ops::Deref;
 use kernel::{
     device::Device,
     prelude::*,
+    str::CString,
     sync::{
         atomic::Atomic,
-        Arc, //
+        Arc,
+        SetOnce, //
     },
     types::Opaque, //
 };
@@ -26,6 +28,8 @@ pub struct Unit<D: Driver> {
     hw: Opaque<bindings::iommu_device>,
     #[pin]
     inner: D::Unit,
+    /// As sysfs has it.
+    name: SetOnce<CString>,
     /// How often a table that it uses became larger.
     grown: Atomic<u64>,
 }
@@ -36,6 +40,18 @@ unsafe impl<D: Driver> Send for Unit<D> {}
 unsafe impl<D: Driver> Sync for Unit<D> {}
 
 impl<D: Driver> Unit<D> {
+    /// Its name in messages. Units that endpoints are attached to have one.
+    pub(crate) fn name(&self) -> &CStr {
+        self.name.as_ref().map_or(c"?", |name| name)
+    }
+
+    /// Names it, once. Errors: `ENOMEM`.
+    pub(crate) fn set_name(&self, prefix: &CStr, number: usize) -> Result<&CStr> {
+        self.name
+            .populate(CString::try_from_fmt(fmt!("{prefix}{number}"))?);
+        Ok(self.name())
+    }
+
     pub(crate) fn grown(&self) -> &Atomic<u64> {
         &self.grown
     }
@@ -70,6 +86,7 @@ impl<D: Driver> UnitRef<D> {
             try_pin_init!(Unit {
                 hw: Opaque::new(pin_init::zeroed()),
                 inner <- inner,
+                name: SetOnce::new(),
                 grown: Atomic::new(0),
             }? Error),
             GFP_KERNEL,

@@ -44,7 +44,6 @@ use iommu::{
     memory,
     path::Path,
     pt::{
-        PageTable,
         Vtdss,
         VtdssConfig, //
     },

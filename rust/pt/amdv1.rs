@@ -19,7 +19,10 @@ use super::{
     PageTable,
     Sealed, //
 };
-use crate::bindings;
+use crate::{
+    attached::Held,
+    bindings, //
+};
 use core::ops::ControlFlow;
 use kernel::{
     bits::bit_u32,
@@ -92,7 +95,11 @@ impl PageTable for AmdV1 {
     const IOVA_TO_PHYS: IovaToPhys = bindings::pt_iommu_amdv1_iova_to_phys;
     const FORCES_COHERENCY: bool = FEATURES & bit_u32(bindings::PT_FEAT_AMDV1_FORCE_COHERENCE) != 0;
 
-    const GROWS: bool = true;
+    const ROOT_AT: Option<fn(u64, u32) -> AmdV1Root> = Some(|phys, level| AmdV1Root {
+        phys,
+        // CAST: at most 5.
+        levels: level as u8 + 1,
+    });
 
     unsafe fn for_domain(
         config: AmdV1Config,
@@ -133,23 +140,8 @@ impl PageTable for AmdV1 {
         })
     }
 
-    fn root(&self) -> AmdV1Root {
-        let mut info = bindings::pt_iommu_amdv1_hw_info {
-            host_pt_root: 0,
-            mode: 0,
-        };
-        // SAFETY: The table is initialised (`for_domain`). Its top is one word, address and level
-        // both, which this reads once.
-        unsafe { bindings::pt_iommu_amdv1_hw_info(self.table.get(), &mut info) };
-        AmdV1Root {
-            phys: info.host_pt_root,
-            levels: info.mode,
-        }
-    }
-
-    fn root_at(phys: u64, level: u32) -> Option<AmdV1Root> {
-        let levels = u8::try_from(level).ok()?.checked_add(1)?;
-        Some(AmdV1Root { phys, levels })
+    fn root(&self, _held: &Held) -> AmdV1Root {
+        self.root_now()
     }
 
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
@@ -204,8 +196,23 @@ impl PageTable for AmdV1 {
 }
 
 impl AmdV1 {
+    /// The root, which may be another one at the next moment.
+    fn root_now(&self) -> AmdV1Root {
+        let mut info = bindings::pt_iommu_amdv1_hw_info {
+            host_pt_root: 0,
+            mode: 0,
+        };
+        // SAFETY: The table is initialised (`for_domain`). Its top is one word, address and level
+        // both, which this reads once.
+        unsafe { bindings::pt_iommu_amdv1_hw_info(self.table.get(), &mut info) };
+        AmdV1Root {
+            phys: info.host_pt_root,
+            levels: info.mode,
+        }
+    }
+
     fn top(&self) -> Top {
-        let root = self.root();
+        let root = self.root_now();
         // SAFETY: Written by `for_domain` only.
         let address_bits = unsafe { (*self.table.get()).amdpt.common.max_vasz_lg2 };
         Top {

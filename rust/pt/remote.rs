@@ -14,6 +14,7 @@ use super::{
     Sealed, //
 };
 use crate::{
+    attached::Held,
     bindings,
     lazy::format::Permissions,
     mappings::{
@@ -108,7 +109,7 @@ impl PageTable for Remote {
         }? Error)
     }
 
-    fn root(&self) {}
+    fn root(&self, _held: &Held) {}
 
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
         core::ptr::null_mut()

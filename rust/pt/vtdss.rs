@@ -20,7 +20,10 @@ use super::{
     PageTable,
     Sealed, //
 };
-use crate::bindings;
+use crate::{
+    attached::Held,
+    bindings, //
+};
 use core::ops::ControlFlow;
 use kernel::{
     bits::bit_u32,
@@ -90,15 +93,8 @@ impl PageTable for Vtdss {
         Self::new(config, node)
     }
 
-    fn root(&self) -> VtdssRoot {
-        let mut info = bindings::pt_iommu_vtdss_hw_info { ssptptr: 0, aw: 0 };
-        // SAFETY: The table is initialised (`new`), and its top never moves: the
-        // format has no PT_FEAT_DYNAMIC_TOP.
-        unsafe { bindings::pt_iommu_vtdss_hw_info(self.table.get(), &mut info) };
-        VtdssRoot {
-            phys: info.ssptptr,
-            address_width: info.aw,
-        }
+    fn root(&self, _held: &Held) -> VtdssRoot {
+        Vtdss::root(self)
     }
 
     fn as_pt_iommu(&self) -> *mut bindings::pt_iommu {
@@ -197,6 +193,37 @@ impl Vtdss {
                 Ok::<(), Error>(())
             }),
         })
+    }
+
+    /// Where entries are to point.
+    pub fn root(&self) -> VtdssRoot {
+        let mut info = bindings::pt_iommu_vtdss_hw_info { ssptptr: 0, aw: 0 };
+        // SAFETY: The table is initialised (`new`), and its top never moves: the
+        // format has no PT_FEAT_DYNAMIC_TOP.
+        unsafe { bindings::pt_iommu_vtdss_hw_info(self.table.get(), &mut info) };
+        VtdssRoot {
+            phys: info.ssptptr,
+            address_width: info.aw,
+        }
+    }
+
+    /// Maps `len` bytes at `iova` to `phys`, readable and writable, in a table that is no domain's (a driver's
+    /// own identity table).
+    ///
+    /// Context: may sleep. Errors: `ENOMEM`, `EADDRINUSE`, `ERANGE`; what was mapped before the error stays
+    /// until the table is dropped.
+    pub fn map_own(self: Pin<&mut Self>, iova: u64, phys: u64, len: u64) -> Result {
+        let pt = self.as_pt_iommu();
+        // SAFETY: `new` initialised the table, and `ops` is constant from then on.
+        let ops = unsafe { (*pt).ops };
+        // SAFETY: `ops` points to the format's static operations in the kernel image.
+        let map = unsafe { (*ops).map_range }.ok_or(EOPNOTSUPP)?;
+        let prot = bindings::IOMMU_READ | bindings::IOMMU_WRITE;
+        let mut mapped = 0;
+        // SAFETY: The table is initialised, and `&mut self` keeps every other user of
+        // the range out, which is the lock that map_range() asks its caller for.
+        let ret = unsafe { map(pt, iova, phys, len, prot, bindings::GFP_KERNEL, &mut mapped) };
+        to_result(ret)
     }
 
     fn top(&self) -> Top {

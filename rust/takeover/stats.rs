@@ -32,7 +32,7 @@ fn show_groups<D: TakeOver>(holders: &Holders<D>, f: &mut fmt::Formatter<'_>) ->
 
 fn show<D: TakeOver>(unit: &UnitRef<D>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     D::stats(unit, f)?;
-    if D::Table::GROWS {
+    if D::Table::ROOT_AT.is_some() {
         writeln!(f, "tables_grown: {}", unit.grown().load(Relaxed))?;
     }
     match D::reports(unit) {
