@@ -111,6 +111,11 @@ pub(crate) fn program_static<D: Driver>(
     batch.sync()
 }
 
+/// What a unit has said of an attach.
+fn told(sent: Result<Synced>) -> Result<Synced> {
+    sent.and_then(|proof| inject::fails_atomic("attach.told").map(|()| proof))
+}
+
 /// Programs the entry of an endpoint that is on a domain's list, and waits.
 ///
 /// A unit that is told of mappings is told them before the list is unlocked. If it fails nobody relies on
@@ -126,9 +131,7 @@ fn reprogram<D: Driver>(
     let mut attached = Attached::lock(domain);
     if D::Table::IS_REMOTE {
         tell(endpoint, at, blocked, &mut attached, &mut batch);
-        let told = batch
-            .sync_in_place()
-            .and_then(|proof| inject::fails_atomic("attach.told").map(|()| proof));
+        let told = told(batch.sync_in_place());
         if told.is_err() {
             attached::set_live(&mut attached, endpoint, tag, false);
         }
@@ -329,7 +332,7 @@ pub(crate) fn paging<D: Driver>(
             let target = on_domain(attached, &new.tag, blocked);
             program(endpoint, &target, &mut batch);
         })?;
-        batch.sync()
+        told(batch.sync())
     };
 
     if let Err(e) = sent {
