@@ -219,12 +219,13 @@ impl<D: Driver> Registration<D> {
 
 impl<D: Driver> Drop for Registration<D> {
     fn drop(&mut self) {
+        // First: a report holds the domain that it is for.
+        self.stop_reports();
         if self.registered > 0 {
             match Frozen::new::<D>() {
                 Ok(frozen) => self.unregister(frozen.held()),
                 Err(_) => {
                     pr_err!("units are in use: they stay registered\n");
-                    self.stop_reports();
                     core::mem::forget(core::mem::take(&mut self.units));
                     return;
                 }
