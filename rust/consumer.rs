@@ -133,8 +133,8 @@ pub trait FaultHandler: Send + Sync + 'static {
     ///
     /// Errors: have no effect with the drivers of this project.
     ///
-    /// Context: may sleep, map and unmap. Must not drop the last reference to the domain, nor wait for somebody who
-    /// does, nor take a lock that is held over that: it waits for this call.
+    /// Context: may sleep, map and unmap. Must not drop the last reference to a domain with a handler, nor
+    /// wait for somebody who does, nor take a lock that is held over that: it waits for this call.
     fn fault(&self, domain: &UserDomain, dev: &Device, iova: DmaAddress, write: bool) -> Result;
 }
 

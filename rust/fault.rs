@@ -16,8 +16,8 @@
 //! the kernel's own driver for AMD-Vi. A request may be reported to the domain that came after the one that refused it,
 //! or not at all.
 //!
-//! A handler may sleep, map and unmap. It must not free its domain, nor wait for somebody who does or take a lock
-//! that is held over that.
+//! A handler may sleep, map and unmap. It must not free a domain that has a handler, its own or another, nor
+//! wait for somebody who does or take a lock that is held over that.
 //!
 //! Nothing limits how often a handler is called: who maps on demand needs every request. What is limited is
 //! how much is waiting, so that a device that never stops costs a thread's time, at a thread's priority.
