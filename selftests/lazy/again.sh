@@ -70,7 +70,7 @@ strict()
 # What was kept is not, when the maximum age is over.
 new_ones()
 {
-	told lazy 32 depth=32 && [ "$told" -ge 32 ] && [ "$(kept_of "$edu")" -ge 32 ] && sleep $(((MAX_AGE_MS + 999) / 1000)) &&
+	told lazy 32 depth=32 && [ "$told" -ge 32 ] && sleep $(((MAX_AGE_MS + 999) / 1000)) &&
 		expect kept 0 "$(kept_of "$edu")" && again lazy 32 depth=32 && [ "$told" -ge 32 ]
 }
 
