@@ -24,7 +24,7 @@
 # variant virtio-passthrough on stock: --iommu virtio --policy identity
 # variant virtio-passthrough-by-map on stock: --iommu virtio --policy identity
 # variant virtio-lazy: --iommu virtio --policy lazy
-# extra: 48-bit strict in-tree-strict in-tree-passthrough amd-strict/stock virtio-lazy passthrough-by-table/debug 39-bit-caching-mode-strict amd-39-bit-tables caching-mode/debug
+# extra: 48-bit strict in-tree-strict in-tree-passthrough amd-strict virtio-lazy passthrough-by-table/debug 39-bit-caching-mode-strict amd-39-bit-tables caching-mode/debug
 # timeout: 60
 
 . /selftests/lib.sh

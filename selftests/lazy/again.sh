@@ -6,7 +6,7 @@
 # variant caching-mode: --policy strict --iommu-opt caching-mode=on --nvme 0 --device edu --trace vtd_inv_desc_*
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --device edu --trace amdvi_pages_inval
 # variant virtio on stock: --iommu virtio --nvme 0
-# extra: amd
+# extra: amd caching-mode/debug
 # timeout: 120
 
 . /selftests/lib.sh
