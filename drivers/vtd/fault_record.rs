@@ -183,24 +183,19 @@ impl FaultRecord {
         if !self.reason.is_of_the_page_table() {
             return None;
         }
-        let write = match self.request {
-            Request::Memory {
-                access: Access::Read,
-                ..
-            } => false,
-            Request::Memory {
-                access: Access::Write | Access::Atomic,
-                ..
-            } => true,
-            _ => return None,
-        };
         let Request::Memory {
+            access,
             address,
             pasid: None,
             ..
         } = self.request
         else {
             return None;
+        };
+        let write = match access {
+            Access::Read => false,
+            Access::Write | Access::Atomic => true,
+            Access::PageRequest => return None,
         };
         Some(Refused {
             source: self.source,
