@@ -33,6 +33,23 @@ vm_host()
 	return 1
 }
 
+# background COMMAND...: in the background; its status comes from finished.
+background()
+{
+	"$@" >/tmp/background 2>&1 &
+	background=$!
+}
+
+running()
+{
+	[ -d /proc/$background ] && ! grep -q "^State:.Z" /proc/$background/status
+}
+
+finished()
+{
+	wait $background
+}
+
 # wait_for SECONDS COMMAND...: run COMMAND until it succeeds.
 wait_for()
 {

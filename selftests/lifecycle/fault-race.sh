@@ -19,23 +19,6 @@ debug) ROUNDS=2 ;;
 *) ROUNDS=10 ;;
 esac
 
-# background COMMAND...: its status comes from finished.
-background()
-{
-	"$@" >/tmp/background 2>&1 &
-	background=$!
-}
-
-running()
-{
-	[ -d /proc/$background ] && ! grep -q "^State:.Z" /proc/$background/status
-}
-
-finished()
-{
-	wait $background
-}
-
 # counter NAME
 counter()
 {

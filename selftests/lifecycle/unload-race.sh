@@ -21,23 +21,6 @@ shut_down()
 	echo 1 2>/tmp/reason >/sys/module/$DRIVER/parameters/shutdown
 }
 
-# background COMMAND...: its status comes from finished.
-background()
-{
-	"$@" >/tmp/background 2>&1 &
-	background=$!
-}
-
-running()
-{
-	[ -d /proc/$background ] && ! grep -q "^State:.Z" /proc/$background/status
-}
-
-finished()
-{
-	wait $background
-}
-
 load()
 {
 	no_more_waiting
