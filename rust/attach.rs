@@ -37,7 +37,6 @@ use crate::{
     },
     endpoint::{
         Attachment,
-        Bound,
         Device,
         Endpoint,
         Entries,
@@ -248,37 +247,10 @@ fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
     }
 }
 
-/// Refuses to change the default domain under memory that a driver has left to the driver
-/// core: after the group's ownership was dropped, the core still frees DMA memory that the
-/// driver had tied to the device, and would unmap it from the new domain.
-///
-/// The DMA API's domains are the default ones; other domains come by way of blocked.
-fn check_default<D: Driver>(device: &Device<D>, dev: Function<'_>, place: &Place<D>) -> Result {
-    let on_default = match &place.state {
-        State::Identity => true,
-        State::Paging(at) => at.domain.is_default(),
-        _ => false,
-    };
-    let uses_dma_api = device
-        .bound
-        .lock()
-        .as_ref()
-        .is_some_and(Bound::uses_dma_api);
-    if on_default && uses_dma_api && dev.has_driver() {
-        pr_info!(
-            "{}: its driver's memory is being freed, the default domain stays\n",
-            &*device.name
-        );
-        return Err(EBUSY);
-    }
-    Ok(())
-}
-
 /// Moves the device to a paging domain.
 ///
-/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `EBUSY` (see
-/// [`check_default`]), `ENOMEM`, `ENOSPC`, `ETIMEDOUT`, `EIO`; the device then stays
-/// where it was.
+/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `ENOMEM`, `ENOSPC`,
+/// `ETIMEDOUT`, `EIO`; the device then stays where it was.
 ///
 /// Context: may sleep; `group->mutex` or nothing held.
 pub(crate) fn paging<D: Driver>(
@@ -288,6 +260,7 @@ pub(crate) fn paging<D: Driver>(
 ) -> Result {
     let endpoint = &device.endpoint;
     let unit = &endpoint.unit;
+    let _ = inject::reach("attach", Some(dev.as_device()));
     let mut place = device.place.lock();
 
     match &place.state {
@@ -296,7 +269,6 @@ pub(crate) fn paging<D: Driver>(
         _ => {}
     }
     if domain.is_default() {
-        check_default(device, dev, &place)?;
         // SAFETY: The device is probed, and the core holds `group->mutex` over an attach of a default
         // domain. It looks at this after the first one.
         unsafe {
@@ -381,16 +353,16 @@ fn undo<D: Driver>(device: &Device<D>, place: &Place<D>) -> Option<Synced> {
 /// The core does not expect these to fail. When the hardware does not acknowledge,
 /// the entry in memory stands all the same and what it replaced is leaked.
 ///
-/// Errors: `ENODEV` after release, and to identity `EBUSY` (see [`check_default`]).
+/// Errors: `ENODEV` after release.
 ///
 /// Context: may sleep.
 fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Result {
+    let _ = inject::reach("attach", Some(dev.as_device()));
     let mut place = device.place.lock();
 
     match (&place.state, &to) {
         (State::Released, _) => return Err(ENODEV),
         (State::Blocked, State::Blocked) | (State::Identity, State::Identity) => return Ok(()),
-        (_, State::Identity) => check_default(device, dev, &place)?,
         _ => {}
     }
     let target = match to {

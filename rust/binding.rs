@@ -9,6 +9,7 @@ use crate::{
     driver::Driver,
     endpoint::Bound,
     group::Member,
+    inject,
     pci::{
         notifier::{
             NewDriver,
@@ -74,9 +75,12 @@ impl<D: Driver> PciObserver for Bindings<D> {
         // The last one may have gone without a notice, see below.
         member.unbind(function.as_device());
         // Not yet known to be bound: should `End` be dropped here, that does nothing.
-        let end = KBox::new(End(member.clone(), function.as_device().into()), GFP_KERNEL)
-            .map_err(Error::from);
-        if end.and_then(|end| driver.at_end(end)).is_err() {
+        let end = End(member.clone(), function.as_device().into());
+        let end_is_told = inject::reach("bind.end", Some(function.as_device()))
+            .and_then(|()| Ok(KBox::new(end, GFP_KERNEL)?))
+            .and_then(|end| driver.at_end(end))
+            .is_ok();
+        if !end_is_told {
             // Nobody can be kept from binding here.
             pr_warn!(
                 "{}: no memory: what {} leaves behind is cleaned up when it is unbound only\n",
@@ -87,6 +91,7 @@ impl<D: Driver> PciObserver for Bindings<D> {
         let bound = Bound {
             driver: CString::try_from(driver.name).ok(),
             manages_dma: driver.manages_dma,
+            end_is_told,
         };
         member.bind(bound);
         change::start(&member, function);

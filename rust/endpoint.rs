@@ -123,6 +123,8 @@ pub(crate) struct Bound {
     /// It claims the device's DMA by itself, as `vfio-pci` does, and does not use what
     /// the DMA API maps.
     pub(crate) manages_dma: bool,
+    /// We are told when all is freed that is freed on its behalf.
+    pub(crate) end_is_told: bool,
 }
 
 impl Bound {
@@ -137,6 +139,7 @@ impl Bound {
         Self {
             driver: name.and_then(|name| CString::try_from(&**name).ok()),
             manages_dma: self.manages_dma,
+            end_is_told: self.end_is_told,
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Group<D: Driver> {
 }
 
 /// Whether the device's driver uses the group's default domain.
-pub(crate) fn uses_dma_api<D: Driver>(device: &Arc<Device<D>>) -> bool {
+pub(crate) fn uses_dma_api<D: Driver>(device: &Device<D>) -> bool {
     device
         .bound
         .lock()
@@ -66,7 +66,7 @@ pub(crate) fn uses_dma_api<D: Driver>(device: &Arc<Device<D>>) -> bool {
 
 /// Whether a driver of one of the devices does.
 pub(crate) fn in_use<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
-    members.iter().any(uses_dma_api)
+    members.iter().any(|device| uses_dma_api(device))
 }
 
 /// Whether all of them are trusted.

@@ -31,7 +31,8 @@ use crate::{
     },
     invalidation::Invalidation,
     pci::Function,
-    pt::PageTable, //
+    pt::PageTable,
+    raw, //
 };
 use kernel::{
     bindings,
@@ -68,12 +69,33 @@ pub(crate) fn current<D: Driver>(member: &Member<D>, function: &Function<'_>) ->
     Ok(shown(base, device.overlay()))
 }
 
+/// Whether something of the device's driver is still in the group's default domain although nobody may own the
+/// group: the driver core frees DMA memory that the driver had tied to the device, and then goes what we have
+/// there on its behalf.
+fn is_ending<D: Driver>(device: &Device<D>) -> bool {
+    // A driver may have gone without a notice, see `binding.rs`; it had nothing of ours.
+    uses_dma_api(device) && !raw::driver(&device.dev).is_null()
+}
+
 /// The type that the core is to give a group's first default domain; 0: as the kernel's parameters say.
 ///
-/// Later ones are what the user says.
+/// Later ones are what the user says, but not while a driver's memory is being freed. The core is told then that
+/// the device needs a type of which there is no domain, and refuses whatever it was asked for. An attach that
+/// fails would be too late: the new domain is the default one meanwhile, and to that the DMA API goes. And not
+/// even the type that there is may be written: the core would take the device's DMA operations for its own.
+///
+/// Context: may sleep; `group->mutex` is held, so that no driver gives up the group's ownership meanwhile.
 pub(crate) fn default_type<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) -> u32 {
+    // What was never attached has nothing in a default domain, and a first one is not refused.
     if !matches!(device.place.lock().state, State::Untouched) {
-        return 0;
+        if !is_ending(device) {
+            return 0;
+        }
+        pr_info!(
+            "{}: its driver's memory is being freed, the default domain stays\n",
+            &*device.name
+        );
+        return bindings::IOMMU_DOMAIN_PLATFORM;
     }
     let member = D::ops()
         .registry()

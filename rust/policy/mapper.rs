@@ -16,6 +16,7 @@ use crate::{
         Device,
         State, //
     },
+    inject,
     invalidation::Invalidation,
     lazy::{
         glue::Lazy,
@@ -220,8 +221,8 @@ impl<D: Driver> Mapper<D> {
         let limit = unsafe { bindings::rust_iommu_dma_limit(self.twin.as_raw()) };
         let mut bytes = window_bytes(limit, top_of_ram());
         loop {
-            // SAFETY: A driver uses the group's DMA API until `stop` drops the window; for so long its
-            // default domain stays (`check_default`).
+            // SAFETY: For as long as the device has a mapper, which has the window, its group's default
+            // domain stays (`change::default_type`).
             let made = unsafe {
                 Lazy::new(
                     self.twin.clone(),
@@ -301,7 +302,8 @@ fn can_be_taken_over(function: &Function<'_>) -> bool {
 /// Has the DMA API call our operations for the device, if they are needed and it does not do so yet.
 ///
 /// `running` says whether the driver may map already. Errors: `EPERM` for an untrusted device, `EBUSY` if
-/// the driver may map and has to be bound anew, `ENOMEM`, `ENODEV` without a default domain that translates.
+/// the driver may map and has to be bound anew, `ENOMEM` (also where there was none to be told of the driver's
+/// end), `ENODEV` without a default domain that translates.
 ///
 /// Context: may sleep; the device's lock and that of the group's members are held, and a driver that
 /// uses the DMA API is bound or about to be.
@@ -324,6 +326,15 @@ pub(crate) fn start<D: Driver>(
     }
     if running && !can_be_taken_over(function) {
         return Err(EBUSY);
+    }
+    // What it makes has to end before the driver core forgets the driver (`change::default_type`).
+    if !device
+        .bound
+        .lock()
+        .as_ref()
+        .is_some_and(|bound| bound.end_is_told)
+    {
+        return Err(ENOMEM);
     }
     let mapper = KBox::into_raw(mapper(device, function, running)?);
     device.mapper.store(mapper as usize, Relaxed);
@@ -362,6 +373,7 @@ pub(crate) fn stop<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) 
     }
     // SAFETY: Nobody maps for the device any more.
     unsafe { bindings::rust_iommu_dma_ops_clear(raw::as_raw(dev)) };
+    let _ = inject::reach("stop", Some(dev));
     device.mapper.store(0, Relaxed);
     // SAFETY: `start` made it of a box, and nobody else takes it.
     drop(unsafe { KBox::from_raw(mapper) });

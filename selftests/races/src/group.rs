@@ -26,7 +26,7 @@ pub fn answer(result: Result<()>) -> Result<Answer> {
     let Err(error) = result else {
         return Ok(Ok(()));
     };
-    let known = [Errno::Perm, Errno::Busy, Errno::Already];
+    let known = [Errno::Perm, Errno::Busy, Errno::Invalid, Errno::Already];
     let number = file::errno(&error);
     match known.into_iter().find(|e| number == Some(*e as i32)) {
         Some(errno) => Ok(Err(errno)),

@@ -27,6 +27,8 @@ pub enum Errno {
     Perm = 1,
     /// `EBUSY`: the same, as a binding driver is told, or whoever attaches a second domain.
     Busy = 16,
+    /// `EINVAL`: a device does not let the type be changed; not by the rules here.
+    Invalid = 22,
     /// `EALREADY`: the device is claimed already.
     Already = 114,
 }

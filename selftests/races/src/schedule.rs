@@ -177,7 +177,7 @@ impl Lockstep {
             let freeing = |m: &Member| m.kind == Kind::Kernel && m.phase == Phase::Cleaned;
             let members = &self.model.members;
             if !live && members.iter().any(freeing) && !self.model.policy.owned(members) {
-                return Err(Errno::Busy);
+                return Err(Errno::Invalid);
             }
         }
         self.model.step(at, step)
