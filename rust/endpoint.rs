@@ -215,7 +215,7 @@ impl<D: Driver> Device<D> {
                     "iommu device domain"
                 ),
                 bound <- named::mutex!(None, "iommu device driver"),
-                firmware <- named::mutex!(KVec::new(), "iommu device firmware regions"),
+                firmware <- named::mutex!(KVec::new(), "iommu device firmware"),
             }),
             GFP_KERNEL,
         )
