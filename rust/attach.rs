@@ -16,7 +16,8 @@
 //! leaked stays with its flushers, so that they do not free anything either.
 //!
 //! A unit that keeps no table (`remote`) is told the domain's mappings in step 3, and step 4 is done before
-//! flushers can run again. Nobody relies on an endpoint that is about to leave, or whose step 4 failed.
+//! flushers can run again. The attaches of its endpoints take turns from where a place is decided on
+//! until the unit has answered. Nobody relies on an endpoint that is about to leave, or whose step 4 failed.
 //! When the old entry is acknowledged after that, nothing is leaked: the unit has answered both.
 //!
 //! A device that is parked goes through the same steps, but to a default domain its entry
@@ -105,6 +106,7 @@ pub(crate) fn program_static<D: Driver>(
     endpoint: &Endpoint<D>,
     target: &Target<'_, D>,
 ) -> Result<Synced> {
+    let _order = endpoint.unit.in_order();
     let mut batch = Batch::<D>::new(&endpoint.unit);
     program(endpoint, target, &mut batch);
     batch.sync()
@@ -126,6 +128,7 @@ fn reprogram<D: Driver>(
     after: impl FnOnce(&mut Batch<'_, D>),
 ) -> Result<Synced> {
     let Attachment { domain, tag } = at;
+    let _order = endpoint.unit.in_order();
     let mut batch = Batch::<D>::new(&endpoint.unit);
     let mut attached = Attached::lock(domain);
     if D::Table::IS_REMOTE {

@@ -137,6 +137,9 @@ pub trait Driver: HasOps + Sized + Send + Sync + 'static {
     /// tag's translations: the framework asks for that through
     /// [`invalidate`](Self::invalidate), after this or when it retires the tag.
     ///
+    /// For units that keep no table ([`map`](Self::map)) there is no entry to store, and the batch is what programs
+    /// the endpoint: the next call for a unit comes when it has answered.
+    ///
     /// Context: atomic; endpoint's slot locked. Cannot fail.
     fn program(
         unit: &Self::Unit,

@@ -5,7 +5,9 @@
 use crate::{
     bindings,
     driver::Driver,
+    named,
     pci::Function,
+    pt::PageTable,
     raw, //
 };
 use core::ops::Deref;
@@ -16,6 +18,8 @@ use kernel::{
     sync::{
         atomic::Atomic,
         Arc,
+        Mutex,
+        MutexGuard,
         SetOnce, //
     },
     types::Opaque, //
@@ -26,6 +30,8 @@ use kernel::{
 pub struct Unit<D: Driver> {
     #[pin]
     hw: Opaque<bindings::iommu_device>,
+    #[pin]
+    order: Mutex<()>,
     #[pin]
     inner: D::Unit,
     /// As sysfs has it.
@@ -60,6 +66,18 @@ impl<D: Driver> Unit<D> {
         self.hw.get()
     }
 
+    /// For a unit that keeps no table: held from where it is decided what an endpoint is to be on until the unit
+    /// has answered.
+    ///
+    /// Endpoints may share an id, and the unit has to be told in the order of the decisions. The core's attaches
+    /// take turns in a group; parking and the end of a standby entry come without its lock. Entries in memory
+    /// need nothing of the kind, as the store is part of the decision.
+    ///
+    /// Context: may sleep.
+    pub(crate) fn in_order(&self) -> Option<MutexGuard<'_, ()>> {
+        D::Table::IS_REMOTE.then(|| self.order.lock())
+    }
+
     /// Whether it has this device in sysfs. For units in the registry: these have one.
     pub(crate) fn is_named_by(&self, dev: &Device) -> bool {
         // SAFETY: Ours. Written before the unit comes into the registry, and after it was taken out.
@@ -85,6 +103,7 @@ impl<D: Driver> UnitRef<D> {
         Ok(Self(Arc::pin_init(
             try_pin_init!(Unit {
                 hw: Opaque::new(pin_init::zeroed()),
+                order <- named::mutex!((), "iommu endpoint order"),
                 inner <- inner,
                 name: SetOnce::new(),
                 grown: Atomic::new(0),

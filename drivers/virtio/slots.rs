@@ -151,6 +151,9 @@ impl Slot {
     /// An id that several devices have stays where it is if another one wants that too: a domain that
     /// its last endpoint leaves forgets its mappings, also when it comes back in the same request.
     ///
+    /// What is put where is decided here, and sent later. The framework sees to it that the device is told in the
+    /// order of the decisions (`Driver::program`).
+    ///
     /// Context: atomic.
     pub(crate) fn program(
         &self,
