@@ -109,6 +109,7 @@ pub(crate) fn program_static<D: Driver>(
     let _order = endpoint.unit.in_order();
     let mut batch = Batch::<D>::new(&endpoint.unit);
     program(endpoint, target, &mut batch);
+    let _ = inject::reach("attach.decided", None);
     batch.sync()
 }
 
@@ -451,6 +452,7 @@ pub(crate) fn park<D: Driver>(device: &Device<D>) {
 
 /// Ends [`park`]. Context: may sleep.
 pub(crate) fn unpark<D: Driver>(device: &Device<D>) {
+    let _ = inject::reach("unpark", Some(&device.dev));
     set_parked(device, false);
 }
 

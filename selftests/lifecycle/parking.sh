@@ -14,12 +14,12 @@
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # modules: inject
-# timeout: 60
+# timeout: 90
 
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 10
+ktap_set_plan 12
 
 PATTERN=0x12345678
 BEFORE=0x0f0f0f0f
@@ -152,6 +152,45 @@ hot_added()
 		leave "$a" && idle "$a" "$b"
 }
 
+# The devices behind the bridge share an entry. One is unplugged, and it is decided that its entry is blocked, as the
+# other one is still parked. Before the unit knows, a driver comes to that one. Whoever is first, its entry must
+# not be left blocked.
+# It sleeps within the module, and not at a gate.
+waits()
+{
+	grep -q "^State:.D" "/proc/$background/status" && cat "/proc/$background/stack" >/tmp/stack &&
+		grep -q '\[rust_' /tmp/stack && ! grep -q gates /tmp/stack
+}
+
+has_ended_or_waits()
+{
+	! running || waits 2>/dev/null
+}
+
+# overtaken KIND REMOVED BOUND: members are unparked in the order in which they came to the group.
+overtaken()
+{
+	races device "$3" override rust_kdma && races inject gate unpark "$3" || return 1
+	background bind rust_kdma "$3"
+	races inject wait unpark "$3" 20 && races inject gate attach.decided || return 1
+	races device "$2" remove &
+	remover=$!
+	races inject wait attach.decided 20 && races inject open unpark "$3" && wait_for 20 has_ended_or_waits &&
+		races inject open attach.decided && wait $remover && finished &&
+		shown "$3" "$1" && works_bound "$3" || return 1
+	races device "$2" rescan && wait_for 10 test -e "/sys/bus/pci/devices/$2" && leave "$3" && idle "$2" "$3"
+}
+
+# After the first time, the one that was removed is the last to be unparked.
+overtaken_both()
+{
+	kind=$1
+	set_type "$a" "$2" && overtaken "$1" "$a" "$b" && overtaken "$1" "$b" "$a"
+	overtaken_status=$?
+	kind=
+	return $overtaken_status
+}
+
 back_again()
 {
 	for device in $alone $a $b; do
@@ -173,6 +212,13 @@ ktap_test_result "Y9 after a probe that failed: $unbound" failed_probe
 ktap_test_result "Y9 a group is parked when its last driver goes" until_the_last_one_goes
 ktap_test_result "Y9 a claim and what it attaches" claimed
 ktap_test_result "Y9 hot-added devices are as their group" hot_added
+if [ $unbound = parked ]; then
+	ktap_test_result "Y9 unparked while another device of the group goes" overtaken_both default DMA
+	ktap_test_result "Y9 the same without translation" overtaken_both identity identity
+else
+	ktap_test_skip "Y9 unparked while another device of the group goes: nothing is parked"
+	ktap_test_skip "Y9 the same without translation: nothing is parked"
+fi
 ktap_test_result "Y9 bound again, and $unbound again" back_again
 ktap_test_result "Y9 nothing is left" no_leftovers
 ktap_finished
