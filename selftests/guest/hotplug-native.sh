@@ -7,7 +7,9 @@
 #
 # variant ours: --copy selftests/guest/hotplug.sh:selftests/hotplug.sh --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
 # variant in-tree: --copy selftests/guest/hotplug.sh:selftests/hotplug.sh --in-tree --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
-# extra: in-tree
+# variant amd: --iommu amd --copy selftests/guest/hotplug.sh:selftests/hotplug.sh --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
+# variant virtio: --iommu virtio --copy selftests/guest/hotplug.sh:selftests/hotplug.sh --nvme 1 --disks 2 --device pcie-root-port,id=rp0,chassis=1,slot=1 --qemu-arg -global --qemu-arg ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off
+# extra: in-tree amd virtio
 # kernels: stock
 # timeout: 90
 

@@ -6,7 +6,9 @@
 #
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --append hugepages=20 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
 # variant in-tree: --in-tree --iommu virtio --policy strict --nvme 0 --append hugepages=20 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
-# extra: in-tree
+# variant vtd on stock: --policy strict --nvme 0 --append hugepages=20 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
+# variant amd on stock: --iommu amd --policy strict --nvme 0 --append hugepages=20 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
+# extra: in-tree vtd amd
 
 . /selftests/lib.sh
 
