@@ -14,6 +14,7 @@
 # variant ivmd on stock: --iommu amd --copy selftests/guest/ivrs/ivmd.aml:kernel/firmware/acpi/ivrs.aml
 # variant ivmd-parked on stock: --iommu amd --copy selftests/guest/ivrs/ivmd.aml:kernel/firmware/acpi/ivrs.aml
 # extra: ivmd-parked
+# skip virtio: a VIOT names no memory of devices
 # timeout: 90
 
 . /selftests/lib.sh

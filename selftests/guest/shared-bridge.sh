@@ -8,6 +8,7 @@
 # variant ours: --nvme 1 --disks 2 --device pcie-root-port,id=p0,chassis=1,slot=1 --device pcie-pci-bridge,id=b0,bus=p0 --device qemu-xhci,id=xhci,bus=b0,addr=1 --device usb-storage,bus=xhci.0,drive=disk1 --device iommu-testdev,bus=b0,addr=2
 # variant amd on stock: --iommu amd --nvme 1 --disks 2 --device pcie-root-port,id=p0,chassis=1,slot=1 --device pcie-pci-bridge,id=b0,bus=p0 --device qemu-xhci,id=xhci,bus=b0,addr=1 --device usb-storage,bus=xhci.0,drive=disk1 --device iommu-testdev,bus=b0,addr=2
 # extra: ours/debug amd
+# skip virtio: the core does not ask for devices that were bound before, so that none is left alone by the driver
 # timeout: 90
 
 . /selftests/lib.sh

@@ -9,6 +9,7 @@
 # variant in-tree-amd: --iommu amd --in-tree --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant in-tree-virtio: --iommu virtio --in-tree --disks 3 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # extra: in-tree in-tree-amd in-tree-virtio none/debug
+# skip vtd amd virtio: it tests the lab, with the kernel's own drivers
 # timeout: 60
 
 . /selftests/lib.sh

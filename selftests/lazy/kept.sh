@@ -5,6 +5,7 @@
 # unit has no memory for a mapping (row A18), or the policy is refused.
 #
 # variant virtio: --iommu virtio --policy strict --nvme 0 --device edu --device qemu-xhci --testdev --trace virtio_iommu_unmap
+# skip vtd amd: there is a window where units have tables; window and narrow look at that
 # modules: inject
 # timeout: 150
 

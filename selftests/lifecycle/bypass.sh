@@ -9,6 +9,7 @@
 #
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant virtio-off on stock: --iommu virtio --iommu-opt boot-bypass=off --policy strict --nvme 0 --device pcie-root-port,id=rp0,chassis=1,slot=1
+# skip vtd amd: a device in no domain has an entry all the same, which parking and takeover look at
 # modules: inject
 # timeout: 90
 

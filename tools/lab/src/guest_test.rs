@@ -11,10 +11,12 @@
 //!   # options: OPTIONS OF VM         of all variants, before their own
 //!   # long: NAME NAME                variants that only `check --long` runs: many minutes
 //!   # extra: NAME NAME/KERNEL        variants that only `check --extra` runs, everywhere or there
+//!   # skip amd virtio: REASON        why there is no variant for these of vtd, amd and virtio
 //!
 //! A variant with --in-tree is a control, to see that the test itself is right. It
 //! runs on the stock kernel only: it is not the kernel's driver that is tested.
 
+use crate::coverage::{Choice, Coverage, Skipped};
 use crate::ktap::{Point, Results, Verdict};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -56,8 +58,15 @@ pub struct Selection {
     pub extra: bool,
 }
 
-/// All runs of one script that are wanted.
-fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRun>> {
+/// What was found in scripts.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub runs: Vec<GuestRun>,
+    pub skipped: Vec<Skipped>,
+}
+
+/// All runs of one script that are wanted, and what it says of IOMMUs.
+fn parse(script: &Path, text: &str, selection: &Selection) -> Result<(Vec<GuestRun>, Coverage)> {
     let test = script.file_stem().unwrap_or_default().to_string_lossy();
     let mut variants: Vec<(&str, Option<&str>, Vec<String>)> = Vec::new();
     let mut wanted = vec!["stock", "debug"];
@@ -66,6 +75,7 @@ fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRu
     let mut common: Vec<String> = Vec::new();
     let mut long_variants: Vec<&str> = Vec::new();
     let mut extra: Vec<&str> = Vec::new();
+    let mut coverage = Coverage::default();
     for line in text.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(':')) else {
             continue;
@@ -83,6 +93,8 @@ fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRu
             }
             let options = value.split_whitespace().map(String::from).collect();
             variants.push((name, only, options));
+        } else if let Some(names) = key.strip_prefix("skip ") {
+            coverage.skip(names, value)?;
         } else if key == "kernels" {
             wanted = value.split_whitespace().collect();
             if let Some(k) = wanted.iter().find(|k| !["stock", "debug"].contains(k)) {
@@ -134,10 +146,17 @@ fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRu
             let is_extra = |e: &&str| e == variant || *e == on_kernel;
             unmatched.retain(|e| !is_extra(e));
             let is_long = long_variants.contains(variant);
-            if is_long && !selection.long
-                || extra.iter().any(is_extra) && !selection.extra
-                || !selection.kernels.iter().any(|k| k == kernel)
-            {
+            let choice = if !selection.kernels.iter().any(|k| k == kernel) {
+                Choice::OtherKernel
+            } else if is_long && !selection.long {
+                Choice::LeftTo("--long")
+            } else if extra.iter().any(is_extra) && !selection.extra {
+                Choice::LeftTo("--extra")
+            } else {
+                Choice::Run
+            };
+            coverage.variant(options, choice);
+            if choice != Choice::Run {
                 continue;
             }
             runs.push(GuestRun {
@@ -157,12 +176,12 @@ fn parse(script: &Path, text: &str, selection: &Selection) -> Result<Vec<GuestRu
     if let Some(name) = unmatched.first() {
         bail!("there is no variant '{name}' that could be extra");
     }
-    Ok(runs)
+    Ok((runs, coverage))
 }
 
-/// The runs of all scripts in `dirs` that are wanted.
-pub fn find(dirs: &[PathBuf], selection: &Selection) -> Result<Vec<GuestRun>> {
-    let mut runs = Vec::new();
+/// The runs of all scripts in `dirs` that are wanted, and what is not run on some IOMMU.
+pub fn find(dirs: &[PathBuf], selection: &Selection) -> Result<Found> {
+    let mut found = Found::default();
     let mut names = BTreeSet::new();
     for dir in dirs {
         let mut scripts: Vec<PathBuf> = Vec::new();
@@ -179,10 +198,15 @@ pub fn find(dirs: &[PathBuf], selection: &Selection) -> Result<Vec<GuestRun>> {
                 bail!("{}: another test has this name", script.display());
             }
             let text = std::fs::read_to_string(&script).with_context(read)?;
-            runs.extend(parse(&script, &text, selection).with_context(read)?);
+            let (runs, coverage) = parse(&script, &text, selection).with_context(read)?;
+            let test = script.file_stem().unwrap_or_default().to_string_lossy();
+            found
+                .skipped
+                .extend(coverage.skipped(&test).with_context(read)?);
+            found.runs.extend(runs);
         }
     }
-    Ok(runs)
+    Ok(found)
 }
 
 /// What came of a run: the script's results, and a failed one more if the run
@@ -277,6 +301,7 @@ impl GuestRun {
             points.push(Point {
                 verdict: Verdict::Fail,
                 name: reason,
+                reason: String::new(),
             });
             quote.extend(messages);
         }
@@ -304,7 +329,7 @@ mod tests {
 
     fn selected(text: &str, kernels: &[&str], long: bool, extra: bool) -> Result<Vec<GuestRun>> {
         let selection = selection(kernels, long, extra);
-        parse(Path::new("/x/smoke.sh"), text, &selection)
+        parse(Path::new("/x/smoke.sh"), text, &selection).map(|(runs, _)| runs)
     }
 
     fn runs(text: &str, names: &[&str]) -> Result<Vec<GuestRun>> {
@@ -382,15 +407,33 @@ mod tests {
     fn names_are_unique_over_the_folders() {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let paths = dirs.each_ref().map(|d| d.path().to_path_buf());
-        let write = |dir: usize, name| std::fs::write(paths[dir].join(name), "# variant v:\n");
+        let text = "# variant v:\n# skip amd virtio: why\n";
+        let write = |dir: usize, name| std::fs::write(paths[dir].join(name), text);
         write(0, "a.sh").unwrap();
         write(1, "b.sh").unwrap();
         write(1, "a.aml").unwrap();
         let find = || super::find(&paths, &selection(&["stock"], false, false));
-        let names: Vec<String> = find().unwrap().into_iter().map(|r| r.name).collect();
+        let found = find().unwrap();
+        let names: Vec<&str> = found.runs.iter().map(|r| r.name.as_str()).collect();
         assert_eq!(names, ["a/v/stock", "b/v/stock"]);
+        let names: Vec<&str> = found.skipped.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["a/amd", "a/virtio", "b/amd", "b/virtio"]);
         write(1, "a.sh").unwrap();
         assert!(find().is_err());
+    }
+
+    /// Of all variants: one that is left to an option counts.
+    #[test]
+    fn the_scripts_say_what_is_skipped() {
+        let folders = FOLDERS.iter().chain(PACKAGE);
+        let folders: Vec<PathBuf> = folders.map(|f| crate::kernel::tree().join(f)).collect();
+        let skipped = |extra| {
+            let selection = selection(&BOTH, true, extra);
+            find(&folders, &selection).unwrap().skipped
+        };
+        let left = |s: &&Skipped| s.reason == "left to --extra";
+        assert!(skipped(false).iter().any(|s| left(&s)));
+        assert!(!skipped(true).iter().any(|s| left(&s)));
     }
 
     #[test]
@@ -405,6 +448,7 @@ mod tests {
             "# variant a:\n# variant a on debug:\n",
             "# variant a:\n# modules: other\n",
             "# variant a:\n# long: b\n",
+            "# variant a:\n# skip amdvi: why\n",
         ] {
             assert!(runs(text, &BOTH).is_err(), "{text:?}");
         }

@@ -13,6 +13,19 @@ pub enum Verdict {
 pub struct Point {
     pub verdict: Verdict,
     pub name: String,
+    /// Why it was skipped.
+    pub reason: String,
+}
+
+impl Point {
+    /// A test that is one result.
+    pub fn of_all(verdict: Verdict, reason: &str) -> Point {
+        Point {
+            verdict,
+            name: String::new(),
+            reason: reason.to_string(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -52,10 +65,9 @@ impl Results {
         self.plan = Some(count);
         if count == 0 {
             match directive.trim().strip_prefix("SKIP") {
-                Some(reason) => self.points.push(Point {
-                    verdict: Verdict::Skip,
-                    name: format!("all: {}", reason.trim()),
-                }),
+                Some(reason) => self
+                    .points
+                    .push(Point::of_all(Verdict::Skip, reason.trim())),
                 None => self.break_off("the plan has no tests".into()),
             }
         }
@@ -72,14 +84,19 @@ impl Results {
         }
         let (name, directive) = rest.split_once('#').unwrap_or((rest, ""));
         let directive = directive.trim();
-        let verdict = match verdict {
+        let (verdict, reason) = match (verdict, directive.strip_prefix("SKIP")) {
+            (Verdict::Pass, Some(reason)) => (Verdict::Skip, reason.trim()),
             // An expected failure shows no more than that the test ran.
-            Verdict::Pass if directive.starts_with("SKIP") => Verdict::Skip,
-            Verdict::Pass if directive.starts_with("XFAIL") => Verdict::Skip,
-            other => other,
+            (Verdict::Pass, None) if directive.starts_with("XFAIL") => (Verdict::Skip, directive),
+            (other, _) => (other, ""),
         };
         let name = name.trim().trim_start_matches("- ").to_string();
-        self.points.push(Point { verdict, name });
+        let reason = reason.to_string();
+        self.points.push(Point {
+            verdict,
+            name,
+            reason,
+        });
     }
 
     /// Why these results cannot be relied on, if so.
@@ -155,6 +172,9 @@ mod tests {
         let r = read("1..0 # SKIP no such device\n");
         assert_eq!(r.problem(), None);
         assert_eq!(r.points[0].verdict, Verdict::Skip);
-        assert_eq!(r.points[0].name, "all: no such device");
+        assert_eq!(r.points[0].reason, "no such device");
+        let r = read("1..1\nok 1 lonely # SKIP no such device\n");
+        assert_eq!(r.points[0].name, "lonely");
+        assert_eq!(r.points[0].reason, "no such device");
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod accel;
 pub mod control;
+pub mod coverage;
 pub mod guest_test;
 pub mod host_test;
 pub mod initramfs;

@@ -4,6 +4,7 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use lab::coverage::Skipped;
 use lab::guest_test::{self, GuestRun, Selection};
 use lab::host_test::{self, HostTest};
 use lab::kernel::{self, Kernel};
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Run the tests: on the host, and in guests on the stock and the debug kernel
 #[derive(Parser)]
@@ -53,6 +54,7 @@ struct Options {
 enum Job {
     Host(&'static HostTest),
     Guest(GuestRun),
+    Skipped(Skipped),
 }
 
 impl Job {
@@ -60,6 +62,7 @@ impl Job {
         match self {
             Job::Host(test) => format!("host/{}", test.name),
             Job::Guest(run) => run.name.clone(),
+            Job::Skipped(test) => test.name.clone(),
         }
     }
 
@@ -68,14 +71,15 @@ impl Job {
             Job::Guest(run) => run.run(logs).map(|r| (r.points, r.quote)),
             Job::Host(test) => test.run(logs).map(|(passed, quote)| {
                 let verdict = if passed { Verdict::Pass } else { Verdict::Fail };
-                let name = String::new();
-                (vec![Point { verdict, name }], quote)
+                (vec![Point::of_all(verdict, "")], quote)
             }),
+            Job::Skipped(test) => Ok((vec![Point::of_all(Verdict::Skip, &test.reason)], vec![])),
         };
         outcome.unwrap_or_else(|error| {
             let point = Point {
                 verdict: Verdict::Fail,
                 name: format!("{error:#}"),
+                reason: String::new(),
             };
             (vec![point], Vec::new())
         })
@@ -101,16 +105,16 @@ struct Tally {
 }
 
 impl Tally {
-    fn report(&mut self, name: &str, points: &[Point], quote: &[String], took: Duration) {
+    fn report(&mut self, name: &str, points: &[Point], quote: &[String]) {
         for line in quote {
             println!("#   {}", line.trim_start_matches("# "));
         }
         for point in points {
             self.number += 1;
             let (word, directive) = match point.verdict {
-                Verdict::Pass => ("ok", ""),
-                Verdict::Fail => ("not ok", ""),
-                Verdict::Skip => ("ok", " # SKIP"),
+                Verdict::Pass => ("ok", String::new()),
+                Verdict::Fail => ("not ok", String::new()),
+                Verdict::Skip => ("ok", format!(" # SKIP {}", point.reason)),
             };
             match point.verdict {
                 Verdict::Pass => self.passed += 1,
@@ -119,11 +123,12 @@ impl Tally {
             }
             let colon = if point.name.is_empty() { "" } else { ": " };
             println!(
-                "{word} {} {name}{colon}{}{directive}",
-                self.number, point.name
+                "{word} {} {name}{colon}{}{}",
+                self.number,
+                point.name,
+                directive.trim_end()
             );
         }
-        println!("# {name}: {:.1} s", took.as_secs_f32());
     }
 
     fn finish(&self) -> ExitCode {
@@ -155,10 +160,10 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
         long: o.long,
         extra: o.extra,
     };
-    let guest = guest_test::find(&folders, &selection)?
-        .into_iter()
-        .map(Job::Guest);
-    let all: Vec<Job> = host.chain(guest).collect();
+    let found = guest_test::find(&folders, &selection)?;
+    let guest = found.runs.into_iter().map(Job::Guest);
+    let skipped = found.skipped.into_iter().map(Job::Skipped);
+    let all: Vec<Job> = host.chain(guest).chain(skipped).collect();
     for wanted in &o.tests {
         if !all
             .iter()
@@ -181,7 +186,12 @@ fn default_jobs() -> usize {
 fn run(o: &Options) -> Result<ExitCode> {
     let jobs = jobs(o)?;
     if o.list {
-        jobs.iter().for_each(|j| println!("{}", j.name()));
+        for job in &jobs {
+            match job {
+                Job::Skipped(test) => println!("{} # SKIP {}", test.name, test.reason),
+                _ => println!("{}", job.name()),
+            }
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let logs = match &o.results {
@@ -195,16 +205,23 @@ fn run(o: &Options) -> Result<ExitCode> {
         .iter()
         .filter_map(|j| match j {
             Job::Guest(run) => Some(run.kernel()),
-            Job::Host(_) => None,
+            Job::Host(_) | Job::Skipped(_) => None,
         })
         .collect();
     for name in kernels {
         println!("# kernel {name}: {}", Kernel::find(name)?.release);
     }
 
+    let (skipped, jobs): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|j| matches!(j, Job::Skipped(_)));
     let (host, guests): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|j| matches!(j, Job::Host(_)));
-    let tally = Mutex::new(Tally::default());
+    let mut tally = Tally::default();
+    for job in skipped {
+        let (points, quote) = job.run(&logs);
+        tally.report(&job.name(), &points, &quote);
+    }
+    let tally = Mutex::new(tally);
     work(host, 1, &logs, &tally);
     work(guests, o.jobs.max(1), &logs, &tally);
     let tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
@@ -226,7 +243,8 @@ fn work(jobs: Vec<Job>, workers: usize, logs: &Path, tally: &Mutex<Tally>) {
                     let start = Instant::now();
                     let (points, quote) = job.run(logs);
                     if let Ok(mut tally) = tally.lock() {
-                        tally.report(&name, &points, &quote, start.elapsed());
+                        tally.report(&name, &points, &quote);
+                        println!("# {name}: {:.1} s", start.elapsed().as_secs_f32());
                     }
                 }
             });
