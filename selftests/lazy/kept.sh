@@ -2,21 +2,23 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The policy lazy where units keep no table: how much is kept, and for how long; and what happens when the
-# unit has no memory for a mapping (row A18), or the policy is refused.
+# unit has no memory for a mapping (row A18), also during I/O, or the policy is refused.
 #
-# variant virtio: --iommu virtio --policy strict --nvme 0 --device edu --device qemu-xhci --testdev --trace virtio_iommu_unmap
+# variant virtio: --iommu virtio --policy strict --nvme 1 --device edu --device qemu-xhci --testdev --trace virtio_iommu_unmap
 # skip vtd amd: there is a window where units have tables; window and narrow look at that
 # modules: inject
-# timeout: 150
+# timeout: 240
 
 . /selftests/lib.sh
 
 ktap_print_header
-ktap_set_plan 11
+ktap_set_plan 13
 
 edu=$(pci_devices 1234:11e8)
 usb=$(pci_devices 1b36:000d)
+disk=$(pci_devices 1b36:0010)
 dev=$(pci_devices 1b36:0005)
+TRACING=/sys/kernel/tracing
 # A tenth of the age is what the machine may be late for; more where all is slow.
 case $KERNEL in
 debug) PAGES=100 INTERVAL=20000 AGE_MS=3000 ;;
@@ -152,9 +154,69 @@ what_is_kept_goes_for_want_of_memory()
 	races inject clear
 }
 
+# hits POINT KIND: how often a rule was met
+hits()
+{
+	races inject | sed -n "s/^$1 $2 hits \([0-9]*\) .*/\1/p"
+}
+
+met()
+{
+	[ "$(hits "$1" fail)" -gt 0 ]
+}
+
+# A map that fails is no error of the disk's: the block layer tries again. So the DMA API's trace is asked.
+watch_failed_maps()
+{
+	{ [ -d $TRACING/events ] || mount -t tracefs tracefs $TRACING; } &&
+		echo 'dma_addr == 0xffffffffffffffff' >$TRACING/events/dma/dma_map_phys/filter && echo >$TRACING/trace &&
+		echo 1 >$TRACING/events/dma/dma_map_phys/enable
+}
+
+failed_maps()
+{
+	grep -c "dma_map_phys: $disk " $TRACING/trace
+}
+
+verify_until_enough()
+{
+	until [ -e /tmp/enough ]; do
+		fio_verify nvme0n1 8m || return 1
+	done
+}
+
+# What is kept does not get old here, so that there is much to map anew. MAPs are to be told once more; and where none
+# could be, all that is kept goes first.
+no_memory_during_io()
+{
+	set_policy "$disk" lazy && echo 40 >"/sys/bus/pci/devices/$disk/rust_iommu/max_age_ms" && modprobe nvme &&
+		wait_for 30 test -b /dev/nvme0n1 && watch_failed_maps && races inject count map.nomem || return 1
+	missed=0
+	background verify_until_enough
+	for round in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		for point in map.tell map.announce; do
+			races inject fail $point 12 1 && wait_for 30 met $point || missed=$((missed + 1))
+		done
+	done
+	touch /tmp/enough
+	finished || { sed 's/^/# /' /tmp/background && return 1; }
+	ktap_print_msg "$(grep -c IOPS /tmp/background) jobs of writes and reads, $(hits map.nomem count) MAPs told once more"
+	expect "injections that nothing met" 0 $missed && expect "told once more" 20 "$(hits map.nomem count)" &&
+		expect "failed maps" 0 "$(failed_maps)" &&
+		expect "errors of I/O" 0 "$(log_since_mark | grep -c "I/O error")" && races inject clear
+}
+
+# That the trace would have had it: under fq the disk is told.
+a_failed_map_is_seen()
+{
+	unbind "$disk" && set_policy "$disk" fq && bind nvme "$disk" && wait_for 30 test -b /dev/nvme0n1 &&
+		races inject fail map.announce 12 1 && fio_verify nvme0n1 1m && expect "failed maps" 1 "$(failed_maps)" &&
+		races inject clear
+}
+
 nothing_is_left()
 {
-	unbind "$edu" && unbind "$usb" && expect "left mapped" "" "$(log_since_mark | grep "driver .* left ")" &&
+	unbind "$edu" && unbind "$usb" && unbind "$disk" && expect "left mapped" "" "$(log_since_mark | grep "driver .* left ")" &&
 		rmmod rust_bench && echo 1 >/sys/module/$DRIVER/parameters/shutdown && rmmod $DRIVER && rmmod rust_iommu &&
 		leak_scan
 }
@@ -170,5 +232,7 @@ ktap_test_result "A11 nothing is reached after its age" nothing_is_reached_after
 ktap_test_result "F4 a lower age is for all" a_lower_age_is_for_all
 ktap_test_result "A18 no memory for a while" no_memory_for_a_while
 ktap_test_result "A18 what is kept goes for want of memory" what_is_kept_goes_for_want_of_memory
+ktap_test_result "A18 no memory 20 times during I/O: no error" no_memory_during_io
+ktap_test_result "A18 a map that fails would be seen" a_failed_map_is_seen
 ktap_test_result "Y1 nothing is left" nothing_is_left
 ktap_finished
