@@ -26,6 +26,7 @@ use core::{
 use kernel::{
     prelude::*,
     sync::{
+        atomic::Relaxed,
         lock::{
             spinlock::SpinLockIrqGuard,
             Guard, //
@@ -122,6 +123,21 @@ impl<D: Driver> Deref for Attached<'_, D> {
 impl<D: Driver> DerefMut for Attached<'_, D> {
     fn deref_mut(&mut self) -> &mut Nodes<D> {
         &mut self.nodes
+    }
+}
+
+/// Adds to a batch what makes the unit of these nodes forget translations of each of their tags, and counts it
+/// for who uses the tag. Context: atomic.
+pub(crate) fn invalidate<D: Driver>(
+    nodes: &[Node<D>],
+    what: &Invalidation,
+    batch: &mut Batch<'_, D>,
+) {
+    for tag in tags(nodes) {
+        let commands = batch.invalidate(tag, what);
+        for node in nodes.iter().filter(|node| Arc::ptr_eq(&node.tag, tag)) {
+            node.endpoint.invalidations.add(commands, Relaxed);
+        }
     }
 }
 
@@ -237,7 +253,8 @@ pub(crate) fn flush<D: Driver>(
         let unit = &first.endpoint.unit;
         let mut batch = Batch::<D>::new(unit);
         let mut last = &first.tag;
-        D::invalidate(unit, last, what, &mut batch);
+        let mut commands = batch.invalidate(last, what);
+        first.endpoint.invalidations.add(commands, Relaxed);
         rest = others;
         while let [node, others @ ..] = rest {
             if !node.endpoint.unit.same(unit) {
@@ -247,8 +264,9 @@ pub(crate) fn flush<D: Driver>(
             // attached at the same moment. To invalidate for one twice does no harm.
             if !Arc::ptr_eq(&node.tag, last) {
                 last = &node.tag;
-                D::invalidate(unit, last, what, &mut batch);
+                commands = batch.invalidate(last, what);
             }
+            node.endpoint.invalidations.add(commands, Relaxed);
             rest = others;
         }
         if let Err(e) = batch.sync_in_place() {

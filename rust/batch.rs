@@ -4,6 +4,7 @@
 
 use crate::{
     driver::Driver,
+    invalidation::Invalidation,
     queue::{
         CommandQueue,
         Synced, //
@@ -50,6 +51,8 @@ pub struct Batch<'u, D: Driver> {
     commands: RoomOf<D>,
     /// So many of them are there, the first ones.
     used: usize,
+    /// So many went out early, as there was no room.
+    sent: usize,
     early: Result,
 }
 
@@ -60,6 +63,7 @@ impl<'u, D: Driver> Batch<'u, D> {
             unit,
             commands: Room::new(),
             used: 0,
+            sent: 0,
             early: Ok(()),
         }
     }
@@ -75,6 +79,17 @@ impl<'u, D: Driver> Batch<'u, D> {
             place.write(command);
             self.used += 1;
         }
+    }
+
+    /// Adds what makes the unit forget translations of a tag, and returns how many commands that takes.
+    ///
+    /// Context: atomic.
+    #[inline]
+    pub(crate) fn invalidate(&mut self, tag: &D::Tag, what: &Invalidation) -> u64 {
+        let before = self.sent + self.used;
+        D::invalidate(self.unit, tag, what, self);
+        // CAST: usize to u64, lossless.
+        (self.sent + self.used - before) as u64
     }
 
     /// Whether another command would have what there is submitted.
@@ -103,6 +118,7 @@ impl<'u, D: Driver> Batch<'u, D> {
 
     #[cold]
     fn send_early(&mut self) {
+        self.sent += self.used;
         let sent = submit::<D>(self.unit, self.take()).map(|_| ());
         self.early = self.early.and(sent);
     }

@@ -44,6 +44,9 @@ pub(crate) struct Endpoint<D: Driver> {
     /// Innermost but for the unit's own locks.
     #[pin]
     pub(crate) entries: SpinLockIrq<Entries<D>>,
+    /// Commands that made the unit forget translations of a domain while the endpoint was on it. An
+    /// endpoint can be on the lists of two domains for a moment, so no lock of theirs is enough to count.
+    pub(crate) invalidations: Atomic<u64>,
 }
 
 /// An endpoint's own entries, and what was last stored there.
@@ -79,6 +82,7 @@ impl<D: Driver> Endpoint<D> {
                     Entries { slot: own, on: Cell::new(0) },
                     "iommu endpoint slot"
                 ),
+                invalidations: Atomic::new(0),
             }),
             GFP_KERNEL,
         )

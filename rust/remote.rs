@@ -24,6 +24,7 @@
 
 use crate::{
     attached::{
+        self,
         by_unit,
         tags,
         Node, //
@@ -188,9 +189,7 @@ fn forget<D: Driver>(
                 last,
                 leaf_only: true,
             };
-            for tag in tags(of_unit) {
-                D::invalidate(unit, tag, &what, &mut batch);
-            }
+            attached::invalidate(of_unit, &what, &mut batch);
             at = last.checked_add(1);
         }
         if let Err(e) = batch.sync_in_place() {

@@ -448,6 +448,7 @@ static const struct {
 	/* Reading these takes as long as reading all tables does: not for everybody. */
 	[RUST_IOMMU_MAPPINGS] = { "mappings", 0400 },
 	[RUST_IOMMU_MAPPED_BYTES] = { "mapped_bytes", 0400 },
+	[RUST_IOMMU_INVALIDATIONS] = { "invalidations", 0444 },
 	[RUST_IOMMU_FAULTS] = { "faults", 0444 },
 	[RUST_IOMMU_MERGED_BY] = { "merged_by", 0444 },
 	[RUST_IOMMU_UNIT_INVALIDATIONS] = { "invalidations", 0444, true },

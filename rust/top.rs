@@ -25,8 +25,8 @@
 use crate::{
     attach,
     attached::{
+        self,
         by_unit,
-        tags,
         Attached, //
     },
     batch::Batch,
@@ -100,9 +100,7 @@ unsafe extern "C" fn change_top<D: Driver>(
         }
         // What was looked up on the way to the old root is still right. That it is forgotten is what the
         // specifications ask for after a change of an entry.
-        for tag in tags(nodes) {
-            D::invalidate(unit, tag, &Invalidation::All, &mut batch);
-        }
+        attached::invalidate(nodes, &Invalidation::All, &mut batch);
         unit.grown().fetch_add(1, Relaxed);
         let told = batch.sync_in_place();
         if let Err(e) = told.and_then(|_| inject::fails_atomic("top.told")) {
