@@ -212,9 +212,17 @@ from()
 	[ $tried -ge 100 ] && [ $taken -ge "$2" ]
 }
 
+# told: how many invalidations the attributes of both disks and of the unit have
+told()
+{
+	(cd /sys/bus/pci/devices && cat "$disk/rust_iommu/invalidations" "$other/rust_iommu/invalidations") &&
+		cat "/sys/class/iommu/${UNIT_NAME}0/rust_iommu/invalidations"
+}
+
 # Reads of 8 MB from each at once: the unit is told of each of the 2048 unmaps for the one, and of the
 # window's flushes for the other. Their domains tell them apart. The timer may come between two looks. QEMU's
 # AMD-Vi, with NpCache, is told of each new mapping too: few under lazy. A virtio-iommu is told of what is not kept any longer.
+# The attributes of the two, and of the unit, have the same numbers.
 each_has_its_own_count()
 {
 	case $VARIANT in
@@ -223,17 +231,25 @@ each_has_its_own_count()
 	virtio) maps=0 new=64 ;;
 	*) return 0 ;;
 	esac
+	# What was kept is out of reach after that.
+	sleep 1.2
 	flushes=$(flushes_of "$disk")
+	told >/tmp/told
 	vm_host trace mark both &&
 		fio_job both --filename=/dev/nvme0n1:/dev/nvme1n1 --rw=randread --bs=4k --iodepth=8 --size=16m \
 			--file_service_type=roundrobin && sleep 1.2 &&
 		vm_host trace count both domain >/tmp/both || return 1
 	flushes=$(($(flushes_of "$disk") - flushes))
+	# shellcheck disable=SC2046 # One word each.
+	set -- $(told | paste /tmp/told - | awk '{ print $2 - $1 }')
+	ktap_print_msg "attributes: $1 of the one, $2 of the other, $3 of the unit"
 	awk "/^$INVALIDATION/"' { n[$2] += $3 } END { for (d in n) print n[d], d }' /tmp/both | sort -n >/tmp/domains
 	sed 's/^/# /' /tmp/domains
 	few=$(awk 'NR == 1 { print $1 }' /tmp/domains)
+	many=$(awk 'NR == 2 { print $1 }' /tmp/domains)
 	expect domains 2 "$(wc -l </tmp/domains)" && [ "$few" -le $((flushes + new)) ] && [ $flushes -le $((few + 2)) ] &&
-		[ "$(awk 'NR == 2 { print $1 }' /tmp/domains)" -ge $((2048 + maps)) ]
+		[ "$many" -ge $((2048 + maps)) ] && expect "attribute of the other" "$many" "$2" &&
+		[ "$1" -ge "$few" ] && [ "$1" -le $((few + 2)) ] && [ "$3" -ge $(($1 + $2)) ] && [ "$3" -le $(($1 + $2 + 2)) ]
 }
 
 two_disks_two_policies()
