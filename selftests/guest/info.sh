@@ -236,6 +236,8 @@ watches()
 	expect lines 2 "$(grep -c "^$unit: " /tmp/watch)" &&
 		grep "^$unit: " /tmp/watch | head -n 1 | grep -q '[1-9].* invalidations/s, .*[1-9].* faults/s$' &&
 		grep "^$unit: " /tmp/watch | tail -n 1 | grep -q ' 0\.0 invalidations/s, 0\.0 faults/s$' &&
+		expect "invalidations of the device" 1 \
+			"$(grep -c "^$b0: .*, [0-9.]*[1-9][0-9.]* invalidations/s, .* faults/s$" /tmp/watch)" &&
 		# QEMU's AMD-Vi does not say on which bus a device is.
 		{ [ "$VARIANT" = amd ] ||
 			expect "faults of the device" 1 "$(grep -c "^$b0: .*, [0-9.]*[1-9][0-9.]* faults/s$" /tmp/watch)"; }

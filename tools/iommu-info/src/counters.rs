@@ -22,6 +22,8 @@ pub struct Counts {
     pub mapped: Option<Mapped>,
     /// Its lazy window, if it has one.
     pub window: Option<Window>,
+    /// Commands that made its unit forget translations of the domain that it was on.
+    pub invalidations: Option<u64>,
     /// Requests of its own that were refused.
     pub faults: Option<u64>,
 }
@@ -51,7 +53,8 @@ pub struct Rates {
     pub seconds: f64,
     /// The units.
     pub units: Vec<UnitRates>,
-    /// The devices for which something is mapped, that have a lazy window, or were refused something.
+    /// The devices for which something is mapped or was invalidated, that have a lazy window, or were refused
+    /// something.
     pub devices: Vec<DeviceRates>,
     /// What is not counted, in words.
     pub missing: Vec<String>,
@@ -77,6 +80,8 @@ pub struct DeviceRates {
     pub mappings: Option<u64>,
     /// The bytes of that.
     pub mapped_bytes: Option<u64>,
+    /// Invalidations of its domain, per second.
+    pub invalidations: Option<f64>,
     /// Invalidations of its lazy window, per second.
     pub flushes: Option<f64>,
     /// Pages that are mapped in its lazy window, at the second snapshot.
@@ -142,30 +147,27 @@ pub fn rates(before: &Snapshot, after: &Snapshot, seconds: f64) -> Rates {
     let shown = |counts: &Counts| {
         counts.window.is_some() || counts.mapped.is_some_and(|mapped| mapped.mappings > 0)
     };
-    let faults = |address: &Address, now: &Counts| {
-        let old = before.devices.get(address).and_then(|old| old.faults);
-        rate(old, now.faults, seconds)
-    };
-    let devices = after
-        .devices
-        .iter()
-        .filter(|(address, now)| shown(now) || faults(address, now).is_some_and(|rate| rate > 0.0));
-    let devices = devices.map(|(address, now)| {
-        let flushes = |counts: &Counts| counts.window.map(|window| window.flushes);
-        let old = before.devices.get(address).and_then(flushes);
-        DeviceRates {
+    let devices = after.devices.iter().map(|(address, now)| {
+        let old = before.devices.get(address);
+        let of = |counter: fn(&Counts) -> Option<u64>| {
+            rate(old.and_then(counter), counter(now), seconds)
+        };
+        let rates = DeviceRates {
             address: *address,
             mappings: now.mapped.map(|mapped| mapped.mappings),
             mapped_bytes: now.mapped.map(|mapped| mapped.bytes),
-            flushes: rate(old, flushes(now), seconds),
+            invalidations: of(|counts| counts.invalidations),
+            flushes: of(|counts| counts.window.map(|window| window.flushes)),
             live_pages: now.window.map(|window| window.mapped),
-            faults: faults(address, now),
-        }
+            faults: of(|counts| counts.faults),
+        };
+        let some = |rate: Option<f64>| rate.is_some_and(|rate| rate > 0.0);
+        (shown(now) || some(rates.invalidations) || some(rates.faults)).then_some(rates)
     });
     Rates {
         seconds,
         units: units.collect(),
-        devices: devices.collect(),
+        devices: devices.flatten().collect(),
         missing: Vec::new(),
     }
 }
@@ -199,7 +201,7 @@ group 5: not held
         let counts = Counts {
             mapped: None,
             window: Some(Window { mapped: 1, flushes }),
-            faults: None,
+            ..Counts::default()
         };
         Snapshot {
             units: BTreeMap::from([("vtd0".to_string(), counters)]),
@@ -216,23 +218,30 @@ group 5: not held
     }
 
     #[test]
-    fn a_device_that_only_faults_is_shown() {
+    fn a_device_of_which_only_events_are_known_is_shown_while_there_are_some() {
         let at: Address = "01:00.0".parse().unwrap();
-        let of = |faults| Snapshot {
+        let of = |invalidations, faults| Snapshot {
             devices: BTreeMap::from([(
                 at,
                 Counts {
+                    invalidations: Some(invalidations),
                     faults: Some(faults),
                     ..Counts::default()
                 },
             )]),
             ..Snapshot::default()
         };
-        assert_eq!(rates(&of(3), &of(7), 2.0).devices[0].faults, Some(2.0));
-        assert_eq!(rates(&of(3), &of(3), 2.0).devices, []);
+        let of_two = |before: &Snapshot, after: &Snapshot| {
+            let rates = rates(before, after, 2.0);
+            rates.devices.first().map(|d| (d.invalidations, d.faults))
+        };
+        let both = |invalidations, faults| Some((Some(invalidations), Some(faults)));
+        assert_eq!(of_two(&of(9, 3), &of(9, 7)), both(0.0, 2.0));
+        assert_eq!(of_two(&of(9, 3), &of(10, 3)), both(0.5, 0.0));
+        assert_eq!(of_two(&of(9, 3), &of(9, 3)), None);
         // Found anew.
-        assert_eq!(rates(&of(3), &of(1), 2.0).devices, []);
-        assert_eq!(rates(&Snapshot::default(), &of(1), 2.0).devices, []);
+        assert_eq!(of_two(&of(9, 3), &of(1, 1)), None);
+        assert_eq!(of_two(&Snapshot::default(), &of(1, 1)), None);
     }
 
     proptest! {

@@ -195,7 +195,7 @@ fn json_has_these_fields() {
     );
     golden(
         &["watch", "--interval", "0.01", "--count", "1"],
-        "devices devices.address devices.faults devices.flushes devices.live_pages devices.mapped_bytes devices.mappings missing seconds units units.faults \
+        "devices devices.address devices.faults devices.flushes devices.invalidations devices.live_pages devices.mapped_bytes devices.mappings missing seconds units units.faults \
          units.invalidations units.name",
     );
 }

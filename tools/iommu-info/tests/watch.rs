@@ -28,6 +28,10 @@ fn watching(tree: &Tree, words: &[&str]) -> Child {
 fn watch_counts() {
     let tree = ours();
     tree.counters(100, 1);
+    let of_unit = "sys/class/iommu/vtd0/rust_iommu";
+    let of_disk = format!("{}/rust_iommu", tree.device(DISK));
+    tree.file(&format!("{of_disk}/invalidations"), "50\n");
+    tree.file(&format!("{of_disk}/faults"), "0\n");
     let mut child = watching(&tree, &["--json"]);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value {
@@ -44,24 +48,31 @@ fn watch_counts() {
             .contains("live mappings")
     );
     // Each in one go: a look finds the old file or the new one.
-    for (name, value) in [("invalidations", "400\n"), ("faults", "4\n")] {
+    for (dir, name, value) in [
+        (of_unit, "invalidations", "400\n"),
+        (of_unit, "faults", "4\n"),
+        (&of_disk, "invalidations", "270\n"),
+        (&of_disk, "faults", "2\n"),
+    ] {
         tree.file(name, value);
-        let file = format!("sys/class/iommu/vtd0/rust_iommu/{name}");
-        std::fs::rename(tree.path(name), tree.path(&file)).unwrap();
+        std::fs::rename(tree.path(name), tree.path(&format!("{dir}/{name}"))).unwrap();
     }
-    let mut counted = [0.0, 0.0];
+    let mut counted = [0.0; 4];
     for line in std::iter::repeat_with(next).take(1000) {
         let seconds = line["seconds"].as_f64().unwrap();
-        let unit = &line["units"][0];
+        let (unit, device) = (&line["units"][0], &line["devices"][0]);
         assert_eq!(unit["name"], "vtd0");
-        for (sum, what) in counted.iter_mut().zip(["invalidations", "faults"]) {
-            *sum += (unit[what].as_f64().unwrap() * seconds).round();
+        // With nothing mapped it is there only when something happens.
+        assert!(device.is_null() || device["address"] == DISK);
+        let rates = [unit, device].map(|of| [&of["invalidations"], &of["faults"]]);
+        for (sum, rate) in counted.iter_mut().zip(rates.as_flattened()) {
+            *sum += (rate.as_f64().unwrap_or(0.0) * seconds).round();
         }
-        if counted[0] > 0.0 && counted[1] > 0.0 {
+        if counted.iter().all(|sum| *sum > 0.0) {
             break;
         }
     }
-    assert_eq!(counted, [300.0, 3.0]);
+    assert_eq!(counted, [300.0, 3.0, 220.0, 2.0]);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -98,7 +109,12 @@ fn watch_shows_what_is_mapped() {
     tree.file(&format!("{attributes}/faults"), "4\n");
     let text = text_of(&tree, &["watch", "--interval", "0.01", "--count", "1"]);
     assert!(text.contains(&format!("{line}, 0.0 faults/s\n")), "{text}");
+    tree.file(&format!("{attributes}/invalidations"), "5\n");
+    let text = text_of(&tree, &["watch", "--interval", "0.01", "--count", "1"]);
+    let line = line.replace(", 0.0 flushes/s", ", 0.0 invalidations/s, 0.0 flushes/s");
+    assert!(text.contains(&format!("{line}, 0.0 faults/s\n")), "{text}");
     tree.remove(&format!("{attributes}/faults"));
+    tree.remove(&format!("{attributes}/invalidations"));
     // Without a window, and with nothing mapped.
     tree.groups("");
     let words = ["watch", "--interval", "0.01", "--count", "1"];

@@ -218,6 +218,10 @@ pub fn watch(out: &mut dyn Write, rates: &Rates, first: bool) -> Result<()> {
             (Some(mappings), Some(bytes)) => write!(out, "{mappings} mappings of {bytes} bytes")?,
             _ => write!(out, "mappings not counted")?,
         }
+        if device.invalidations.is_some() {
+            let invalidations = per_second(device.invalidations, "invalidations");
+            write!(out, ", {invalidations}")?;
+        }
         if let Some(live) = device.live_pages {
             let flushes = per_second(device.flushes, "flushes");
             write!(out, ", {flushes}, {live} live pages in its lazy window")?;

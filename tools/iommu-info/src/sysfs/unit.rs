@@ -123,6 +123,9 @@ pub fn counters(root: &Root) -> Snapshot {
             let counts = snapshot.devices.entry(address).or_default();
             counts.mapped = number("mapped_bytes").map(|bytes| Mapped { mappings, bytes });
         }
+        if let (Ok(address), Some(invalidations)) = (name.parse(), number("invalidations")) {
+            snapshot.devices.entry(address).or_default().invalidations = Some(invalidations);
+        }
         if let (Ok(address), Some(faults)) = (name.parse(), number("faults")) {
             snapshot.devices.entry(address).or_default().faults = Some(faults);
         }
