@@ -253,8 +253,9 @@ fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
 
 /// Moves the device to a paging domain.
 ///
-/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `ENOMEM`, `ENOSPC`,
-/// `ETIMEDOUT`, `EIO`; the device then stays where it was.
+/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `EBUSY` (see
+/// [`attached::insert`]: devices that are sealed), `ENOMEM`, `ENOSPC`, `ETIMEDOUT`, `EIO`; the
+/// device then stays where it was.
 ///
 /// Context: may sleep; `group->mutex` or nothing held.
 pub(crate) fn paging<D: Driver>(

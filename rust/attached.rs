@@ -50,6 +50,12 @@ impl<D: Driver> Node<D> {
     fn is(&self, endpoint: &Arc<Endpoint<D>>, tag: &Arc<D::Tag>) -> bool {
         Arc::ptr_eq(&self.endpoint, endpoint) && Arc::ptr_eq(&self.tag, tag)
     }
+
+    /// Whether the two must not be on one domain.
+    fn excludes(&self, other: &Self) -> bool {
+        let (one, other) = (&self.endpoint, &other.endpoint);
+        !one.shares_group(other) && (one.is_sealed() || other.is_sealed())
+    }
 }
 
 /// Nodes of one unit stand next to each other, so that their commands go out in
@@ -147,7 +153,8 @@ pub(crate) fn invalidate<D: Driver>(
 /// tag; and a flush that came before cannot have missed a translation that the
 /// hardware could have cached, because the entry was not programmed yet.
 ///
-/// Errors: `ENOMEM`, with nothing done. Context: may sleep.
+/// Errors: `ENOMEM`; `EBUSY` if one of another group is on the list, and it or the new one is sealed. Nothing
+/// is done then. Context: may sleep.
 pub(crate) fn insert<D: Driver>(
     domain: &Domain<D>,
     node: Node<D>,
@@ -156,6 +163,9 @@ pub(crate) fn insert<D: Driver>(
     loop {
         let wanted = {
             let mut nodes = Attached::lock(domain);
+            if nodes.iter().any(|other| other.excludes(&node)) {
+                return Err(EBUSY);
+            }
             if nodes.len() < nodes.capacity() {
                 let at = nodes
                     .iter()

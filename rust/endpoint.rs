@@ -3,6 +3,7 @@
 //! Endpoints: devices behind a unit, and the state that attach and release change.
 
 use crate::{
+    confine::Confinement,
     domain::Domain,
     driver::{
         Driver,
@@ -26,9 +27,13 @@ use kernel::{
     str::CString,
     sync::{
         aref::ARef,
-        atomic::Atomic,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex,
+        SetOnce,
         SpinLockIrq, //
     },
 };
@@ -41,6 +46,8 @@ use kernel::{
 pub(crate) struct Endpoint<D: Driver> {
     pub(crate) unit: UnitRef<D>,
     pub(crate) facts: D::Endpoint,
+    /// Of the group that the device is in. Set before the first attach.
+    pub(crate) confinement: SetOnce<Arc<Confinement>>,
     /// Innermost but for the unit's own locks.
     #[pin]
     pub(crate) entries: SpinLockIrq<Entries<D>>,
@@ -78,6 +85,7 @@ impl<D: Driver> Endpoint<D> {
             pin_init!(Self {
                 unit,
                 facts,
+                confinement: SetOnce::new(),
                 entries <- named::spinlock_irq!(
                     Entries { slot: own, on: Cell::new(0) },
                     "iommu endpoint slot"
@@ -86,6 +94,19 @@ impl<D: Driver> Endpoint<D> {
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// Whether both are in one group.
+    pub(crate) fn shares_group(&self, other: &Self) -> bool {
+        let (one, other) = (self.confinement.as_ref(), other.confinement.as_ref());
+        one.zip(other)
+            .is_some_and(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// Whether no device of another group is to be on a domain with it.
+    pub(crate) fn is_sealed(&self) -> bool {
+        let confinement = self.confinement.as_ref();
+        confinement.is_some_and(|confinement| confinement.sealed.load(Relaxed))
     }
 }
 

@@ -10,6 +10,7 @@
 use crate::{
     attach,
     bindings,
+    confine::Confinement,
     driver::Driver,
     endpoint::{
         Bound,
@@ -46,6 +47,7 @@ pub(crate) struct Group<D: Driver> {
     pub(crate) id: c_int,
     /// Devices are parked while no driver in the group uses the DMA API.
     park: bool,
+    pub(crate) confinement: Arc<Confinement>,
     /// Held while the policy of one of the devices is changed. Inside their device locks, outside
     /// the core's `group->mutex`.
     #[pin]
@@ -92,11 +94,13 @@ impl<D: Driver> Group<D> {
     unsafe fn new(group: *mut bindings::iommu_group, park: bool) -> Result<Arc<Self>> {
         // SAFETY: By the contract.
         let id = unsafe { bindings::iommu_group_id(group) };
+        let confinement = Confinement::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 identity: group.addr(),
                 id,
                 park,
+                confinement,
                 changing <- named::mutex!((), "iommu group policy"),
                 members <- named::mutex!(KVec::new(), "iommu group members"),
             }),
@@ -283,6 +287,10 @@ impl<D: Driver> Groups<D> {
                 let single = known.single_queue.load(Relaxed);
                 device.single_queue.store(single, Relaxed);
             }
+            device
+                .endpoint
+                .confinement
+                .populate(group.confinement.clone());
             members.push(device.clone(), GFP_KERNEL)?;
             for member in members.iter() {
                 member.group_size.store(members.len(), Relaxed);

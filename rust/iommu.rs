@@ -11,6 +11,7 @@ pub mod batch;
 mod binding;
 mod bindings;
 pub mod bytes;
+pub mod confine;
 pub mod consumer;
 pub mod dma;
 mod domain;

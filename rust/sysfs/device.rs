@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the attributes of a device say, and the two that can be set.
+//! What the attributes of a device say, and those that can be set.
 
 use super::{
     has_room,
@@ -18,8 +18,10 @@ use crate::{
         rust_iommu_attribute_RUST_IOMMU_MERGED_BY as MERGED_BY,
         rust_iommu_attribute_RUST_IOMMU_PAGE_SIZES as PAGE_SIZES,
         rust_iommu_attribute_RUST_IOMMU_POLICY as POLICY,
-        rust_iommu_attribute_RUST_IOMMU_RESERVED_REGIONS as RESERVED_REGIONS, //
+        rust_iommu_attribute_RUST_IOMMU_RESERVED_REGIONS as RESERVED_REGIONS,
+        rust_iommu_attribute_RUST_IOMMU_SEALED as SEALED, //
     },
+    confine,
     driver::Driver,
     endpoint::{
         Device,
@@ -105,6 +107,7 @@ pub(super) fn show<D: Driver>(
     match which {
         POLICY => writeln!(to, "{}", change::current(&member, function)?.name())?,
         MAX_AGE_MS => writeln!(to, "{}", device.max_age_ms.load(Relaxed))?,
+        SEALED => writeln!(to, "{}", u8::from(device.endpoint.is_sealed()))?,
         APERTURE => {
             let (start, last, _) = limits(device)?;
             writeln!(to, "{start:#018x} {last:#018x}")?;
@@ -147,6 +150,20 @@ fn set_policy<D: Driver>(member: &Member<D>, function: &Function<'_>, text: &[u8
     result
 }
 
+fn set_sealed<D: Driver>(member: &Member<D>, function: &Function<'_>, text: &[u8]) -> Result {
+    let sealed = match text.trim_ascii() {
+        b"0" => false,
+        b"1" => true,
+        _ => {
+            pr_info!("{function}: sealed must be 0 or 1\n");
+            return Err(EINVAL);
+        }
+    };
+    confine::seal(&member.group, sealed).inspect_err(|_| {
+        pr_info!("{function}: not sealed: devices of other groups are on the domain it is on\n");
+    })
+}
+
 /// Context: may sleep; the device's lock is held.
 pub(super) fn set<D: Driver>(function: &Function<'_>, which: Which, text: &[u8]) -> Result {
     let member = find::<D>(function)?;
@@ -156,6 +173,7 @@ pub(super) fn set<D: Driver>(function: &Function<'_>, which: Which, text: &[u8])
             let text = core::str::from_utf8(text.trim_ascii()).map_err(|_| EINVAL)?;
             change::set_max_age(&member, text.parse().map_err(|_| EINVAL)?)
         }
+        SEALED => set_sealed(&member, function, text),
         // Somebody has changed the file's mode.
         _ => Err(EIO),
     }
