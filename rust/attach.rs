@@ -31,6 +31,7 @@ use crate::{
     },
     batch::Batch,
     bindings,
+    confine,
     domain::Domain,
     driver::{
         Driver,
@@ -253,8 +254,8 @@ fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
 
 /// Moves the device to a paging domain.
 ///
-/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `EBUSY` (see
-/// [`attached::insert`]: devices that are sealed), `ENOMEM`, `ENOSPC`, `ETIMEDOUT`, `EIO`; the
+/// Errors: `ENODEV` after release, `EINVAL` if the domain does not fit, `EBUSY` (see [`confine::check`],
+/// and [`attached::insert`] for devices that are sealed), `ENOMEM`, `ENOSPC`, `ETIMEDOUT`, `EIO`; the
 /// device then stays where it was.
 ///
 /// Context: may sleep; `group->mutex` or nothing held.
@@ -284,6 +285,7 @@ pub(crate) fn paging<D: Driver>(
         };
     }
     D::compatible(unit, &endpoint.facts, &domain.config)?;
+    confine::check(endpoint, &domain)?;
     if D::flush_new_mappings(unit) && !domain.flushes_new {
         return Err(EINVAL);
     }
@@ -331,6 +333,9 @@ pub(crate) fn paging<D: Driver>(
     }
 
     let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
+    if new.domain.is_default() {
+        confine::note(endpoint, new.domain.narrowed);
+    }
     retire(
         device,
         core::mem::replace(&mut place.state, State::Paging(new)),
@@ -386,6 +391,9 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
         return Ok(());
     }
     let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
+    if matches!(to, State::Identity) {
+        confine::note(&device.endpoint, None);
+    }
     retire(device, core::mem::replace(&mut place.state, to));
     Ok(())
 }

@@ -113,6 +113,15 @@ impl Paging {
             _dev: dev.into(),
         })
     }
+
+    /// Whether the domain may map all addresses from `first` to `last`. The core leaves it to those who map
+    /// to look at that.
+    fn has(&self, first: DmaAddress, last: DmaAddress) -> bool {
+        // SAFETY: The domain is ours, and this is constant once it was allocated.
+        let geometry = unsafe { (*self.domain.as_ptr()).geometry };
+        !geometry.force_aperture
+            || (geometry.aperture_start <= first && last <= geometry.aperture_end)
+    }
 }
 
 impl Drop for Paging {
@@ -205,10 +214,13 @@ impl UserDomain {
 
     /// Maps the whole of `buffer` at `iova`.
     ///
-    /// Fails with `EEXIST` where something is mapped in the range, and with what
-    /// the IOMMU core and driver say about an address out of range or alignment.
+    /// Fails with `EINVAL` for a range that is not all in the domain's aperture, with `EEXIST` where
+    /// something is mapped in it, and with what the IOMMU core and driver say about its alignment.
     pub fn map(&self, iova: DmaAddress, buffer: Arc<Buffer>, access: Access) -> Result {
         let end = iova.checked_add(buffer.size() as u64 - 1).ok_or(EINVAL)?;
+        if !self.paging.has(iova, end) {
+            return Err(EINVAL);
+        }
         let mut ranges = self.ranges.lock();
         if ranges.iter().any(|r| r.overlaps(iova, end)) {
             return Err(EEXIST);

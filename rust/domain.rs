@@ -8,6 +8,10 @@ use crate::{
         Nodes, //
     },
     bindings,
+    confine::{
+        self,
+        aperture::Aperture, //
+    },
     driver::Driver,
     endpoint::Device,
     invalidation::Invalidation,
@@ -53,6 +57,8 @@ pub(crate) struct Domain<D: Driver> {
     /// Of which kind the core's queue is if it gets one. Fixed when the domain is made, as it is for
     /// the core.
     pub(crate) single_queue: bool,
+    /// What the aperture of its group was when it was made.
+    pub(crate) narrowed: Option<Aperture>,
     /// Outside the slot locks and the units' locks, inside the device's domain lock. The lock that
     /// generic_pt takes to change the top of the table.
     #[pin]
@@ -75,7 +81,8 @@ impl<D: Driver> Domain<D> {
     /// Makes an empty domain. The devices of the group that `device` is in can be attached to
     /// it without further memory.
     ///
-    /// Errors: `ENOMEM`, and what the driver has for want of a tag. Context: may sleep.
+    /// Errors: `ENOMEM`, `EINVAL` if the group's aperture has none of the table's addresses, and what the
+    /// driver has for want of a tag. Context: may sleep.
     pub(crate) fn new(
         device: &Device<D>,
         config: <D::Table as PageTable>::Config,
@@ -85,13 +92,16 @@ impl<D: Driver> Domain<D> {
         let unit = device.endpoint.unit.clone();
         let tag = Arc::new(D::alloc_tag(&unit)?, GFP_KERNEL)?;
         let nodes = KVec::with_capacity(device.group_size.load(Relaxed), GFP_KERNEL)?;
-        Arc::pin_init(
+        // Whoever changes it from here on is seen by the attach.
+        let narrowed = confine::aperture_of(&device.endpoint);
+        let domain = Arc::pin_init(
             try_pin_init!(Self {
                 // SAFETY: It is the first member.
                 table <- unsafe { D::Table::for_domain(config, node, Growth::<D>::OPERATIONS) },
                 config,
                 flushes_new,
                 single_queue: device.single_queue.load(Relaxed),
+                narrowed,
                 attached <- named::spinlock_irq!(nodes, "iommu domain attachments"),
                 home: (unit, tag),
                 old_root: Atomic::new(false),
@@ -100,9 +110,14 @@ impl<D: Driver> Domain<D> {
                 _: {
                     D::ops().domains().fetch_add(1, Relaxed);
                 },
-            }),
+            }? Error),
             GFP_KERNEL,
-        )
+        )?;
+        if let Some(aperture) = narrowed {
+            // SAFETY: Nobody else has the domain yet.
+            unsafe { domain.narrow(&aperture) }?;
+        }
+        Ok(domain)
     }
 
     /// The tag to attach an endpoint of `unit` with. Errors: as for [`Driver::alloc_tag`], but
@@ -137,6 +152,38 @@ impl<D: Driver> Domain<D> {
     /// lock that [`keep_tables`](Self::keep_tables) was called under.
     pub(crate) fn frees_tables(&self) -> bool {
         D::Table::ROOT_AT.is_none() || !self.old_root.load(Relaxed)
+    }
+
+    /// Which addresses its users are told that they can map. `None` if there are none.
+    pub(crate) fn aperture(&self) -> Option<Aperture> {
+        confine::of_table(&self.table)
+    }
+
+    /// How many of these there are up to `limit`, less one.
+    pub(crate) fn reach(&self, limit: u64) -> u64 {
+        self.aperture().map_or(0, |aperture| {
+            limit.min(aperture.last()).saturating_sub(aperture.first())
+        })
+    }
+
+    /// Tells them of fewer.
+    ///
+    /// Errors: `EINVAL` if none are left.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else has the domain yet.
+    unsafe fn narrow(&self, to: &Aperture) -> Result {
+        let left = self.aperture().and_then(|aperture| aperture.and(to));
+        let left = left.ok_or(EINVAL)?;
+        let domain = self.as_iommu_domain();
+        // SAFETY: Part of `self`, and nobody else has it; only the place is formed.
+        let geometry = unsafe { &raw mut (*domain).geometry };
+        // SAFETY: As above.
+        unsafe { (*geometry).aperture_start = left.first() };
+        // SAFETY: As above.
+        unsafe { (*geometry).aperture_end = left.last() };
+        Ok(())
     }
 
     /// The table itself. Its root is to be had of [`Attached`](attached::Attached).

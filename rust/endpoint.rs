@@ -138,6 +138,17 @@ pub(crate) struct Place<D: Driver> {
     pub(crate) parked: bool,
 }
 
+impl<D: Driver> Place<D> {
+    /// Whether somebody has taken the group away from its default domain.
+    pub(crate) fn is_claimed(&self) -> bool {
+        match &self.state {
+            State::Blocked => true,
+            State::Paging(at) => !at.domain.is_default(),
+            State::Untouched | State::Identity | State::Released => false,
+        }
+    }
+}
+
 /// A driver that is bound, as it was when it came.
 ///
 /// Captured once, under the device's lock: later the driver may be gone while its

@@ -10,7 +10,10 @@
 use crate::{
     attach,
     bindings,
-    confine::Confinement,
+    confine::{
+        self,
+        Confinement, //
+    },
     driver::Driver,
     endpoint::{
         Bound,
@@ -258,8 +261,8 @@ impl<D: Driver> Groups<D> {
 
     /// Puts a new device into a group, for what may be said of the reasons in `merged`.
     ///
-    /// Context: may sleep. Errors: `ENOMEM`; a flush failed that has to come before a device that is not
-    /// trusted.
+    /// Context: may sleep. Errors: `ENOMEM`; `ENODEV` if its firmware needs what is not in the group's
+    /// aperture; a flush failed that has to come before a device that is not trusted.
     ///
     /// # Safety
     ///
@@ -281,6 +284,7 @@ impl<D: Driver> Groups<D> {
         {
             let mut members = group.members.lock();
             members.reserve(1, GFP_KERNEL)?;
+            confine::admit(&group.confinement, &device)?;
             overlay::join(&members, &device)?;
             let park = group.park && !in_use(&members);
             if let Some(known) = members.first() {

@@ -33,7 +33,10 @@ use crate::{
         Registry,
         RegistryLock, //
     },
-    resv::ResvList,
+    resv::{
+        self,
+        ResvList, //
+    },
     sysfs::Attributes,
     unit::{
         Probing,
@@ -343,8 +346,12 @@ unsafe extern "C" fn device_group<D: Driver>(
     // SAFETY: The core holds a reference to it.
     let dev = unsafe { raw::device(dev) };
     let merged = merged::<D>(dev, group);
-    let joined = D::ops().registry().and_then(|registry| {
-        let mut registry = registry.lock();
+    // It says what firmware needs, by which a group with an aperture takes the device or not.
+    let function = Function::from_device(dev).ok_or(ENODEV);
+    // SAFETY: The device is probed, and not released before this returns.
+    let regions = function.and_then(|function| unsafe { resv::regions(&function) });
+    let joined = regions.and_then(|_| {
+        let mut registry = D::ops().registry()?.lock();
         // Where the device's lock is not held (another IOMMU driver registers, and all devices
         // without a group are probed once more) a driver may have come since `probe` looked. The
         // notifier finds the device from here on.

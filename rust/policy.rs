@@ -8,7 +8,7 @@
 
 pub(crate) mod change;
 pub(crate) mod dma_ops;
-mod group_type;
+pub(crate) mod group_type;
 mod keep;
 pub(crate) mod mapper;
 pub mod name;

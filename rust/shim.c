@@ -442,7 +442,7 @@ static const struct {
 	[RUST_IOMMU_POLICY] = { "policy", 0644 },
 	[RUST_IOMMU_MAX_AGE_MS] = { "max_age_ms", 0644 },
 	[RUST_IOMMU_SEALED] = { "sealed", 0644 },
-	[RUST_IOMMU_APERTURE] = { "aperture", 0444 },
+	[RUST_IOMMU_APERTURE] = { "aperture", 0644 },
 	[RUST_IOMMU_PAGE_SIZES] = { "page_sizes", 0444 },
 	[RUST_IOMMU_RESERVED_REGIONS] = { "reserved_regions", 0444 },
 	[RUST_IOMMU_DOMAIN] = { "domain", 0444 },

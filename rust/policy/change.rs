@@ -17,6 +17,7 @@ use super::{
     settings, //
 };
 use crate::{
+    confine,
     driver::Driver,
     endpoint::{
         Device,
@@ -44,7 +45,7 @@ use kernel::{
 };
 
 /// Which queue the group's default domain has, or would have if it were given one.
-fn has_single_queue<D: Driver>(device: &Device<D>) -> bool {
+pub(crate) fn has_single_queue<D: Driver>(device: &Device<D>) -> bool {
     match &device.place.lock().state {
         State::Paging(at) if at.domain.is_default() => at.domain.single_queue,
         _ => device.single_queue.load(Relaxed),
@@ -53,11 +54,7 @@ fn has_single_queue<D: Driver>(device: &Device<D>) -> bool {
 
 /// Whether somebody has taken the group away from its default domain.
 fn is_claimed<D: Driver>(device: &Device<D>) -> bool {
-    match &device.place.lock().state {
-        State::Blocked => true,
-        State::Paging(at) => !at.domain.is_default(),
-        State::Untouched | State::Identity | State::Released => false,
-    }
+    device.place.lock().is_claimed()
 }
 
 /// What the device runs under, or will when a driver is bound.
@@ -79,28 +76,41 @@ fn is_ending<D: Driver>(device: &Device<D>) -> bool {
 
 /// The type that the core is to give a group's first default domain; 0: as the kernel's parameters say.
 ///
-/// Later ones are what the user says, but not while a driver's memory is being freed. The core is told then that
-/// the device needs a type of which there is no domain, and refuses whatever it was asked for. An attach that
-/// fails would be too late: the new domain is the default one meanwhile, and to that the DMA API goes. And not
-/// even the type that there is may be written: the core would take the device's DMA operations for its own.
+/// Later ones are what the user says, but with an aperture, or while that is changed, there has to be one that
+/// translates.
+///
+/// And not while a driver's memory is being freed. The core is told then that the device needs a type of which
+/// there is no domain, and refuses whatever it was asked for. An attach that fails would be too late: the new
+/// domain is the default one meanwhile, and to that the DMA API goes. And not even the type that there is may be
+/// written: the core would take the device's DMA operations for its own.
 ///
 /// Context: may sleep; `group->mutex` is held, so that no driver gives up the group's ownership meanwhile.
 pub(crate) fn default_type<D: Driver>(device: &Device<D>, dev: &kernel::device::Device) -> u32 {
     // What was never attached has nothing in a default domain, and a first one is not refused.
-    if !matches!(device.place.lock().state, State::Untouched) {
-        if !is_ending(device) {
-            return 0;
-        }
+    let is_placed = !matches!(device.place.lock().state, State::Untouched);
+    if is_placed && is_ending(device) {
         pr_info!(
             "{}: its driver's memory is being freed, the default domain stays\n",
             &*device.name
         );
         return bindings::IOMMU_DOMAIN_PLATFORM;
     }
-    let member = D::ops()
-        .registry()
-        .ok()
-        .and_then(|r| r.lock().groups.find(dev));
+    let find = || D::ops().registry().ok()?.lock().groups.find(dev);
+    if confine::is_narrowed(&device.endpoint) {
+        // The core goes by one answer where those of a group differ, and it must be the one above.
+        let ends = |member: Member<D>| {
+            let members = member.group.members.lock();
+            members.iter().any(|device| is_ending(device))
+        };
+        return match find().is_some_and(ends) {
+            true => 0,
+            false => bindings::IOMMU_DOMAIN_DMA,
+        };
+    }
+    if is_placed {
+        return 0;
+    }
+    let member = find();
     // All of the group have joined it before it has a default domain.
     let trusted = member.is_some_and(|member| are_trusted(&member.group.members.lock()));
     match settings::policy() {

@@ -23,7 +23,7 @@ use kernel::{
 /// Errors: `ENODEV` if the device has no group, or the group no default domain; `ENOMEM`.
 ///
 /// Context: may sleep; takes `group->mutex`. The device stays in its group meanwhile.
-pub(super) fn read(dev: &Device, single: bool) -> Result<Base> {
+pub(crate) fn read(dev: &Device, single: bool) -> Result<Base> {
     let mut text = KBox::new([0u8; PAGE_SIZE], GFP_KERNEL)?;
     // SAFETY: The device is registered, and the buffer is as large as an attribute may be.
     let length =
@@ -48,7 +48,8 @@ fn write(dev: &Device, kind: &'static CStr) -> Result {
 /// Changes the default domain of the device's group from one type to another. With `fresh` it is a new
 /// domain in any case.
 ///
-/// Errors: `EBUSY` if a driver uses the group; `EACCES` if the caller may not change it; what the core
+/// Errors: `EBUSY` if a driver uses the group, or what it had there is being freed, or somebody else has changed
+/// the type; `EACCES` if the caller may not change it; what the core
 /// has for want of memory. The domain is then one of the type it was, or it is strict, or queued.
 ///
 /// Context: as for [`read`].
@@ -62,5 +63,37 @@ pub(super) fn change(dev: &Device, from: Base, to: Base, fresh: bool) -> Result 
         (Base::Queue { .. }, _) => &[c"DMA-FQ"],
     };
     let changed = steps.iter().try_for_each(|step| write(dev, step));
-    changed.map_err(|e| if e == EPERM { EBUSY } else { e })
+    changed.map_err(|e| match e {
+        // The second: what a driver of another device had is being freed (`change::default_type`). Or the type has
+        // become another one since it was read, and with an aperture the core does not take that for one that the
+        // driver allows.
+        EPERM | EINVAL => EBUSY,
+        e => e,
+    })
+}
+
+/// Has the core make a new default domain of the type that it has, which is not identity.
+///
+/// Errors: `EBUSY` if a driver or somebody else uses the group; `EACCES`, and others as for [`change`]. The
+/// domain is the one that it was, but a strict one may have become queued.
+///
+/// Context: as for [`read`].
+pub(crate) fn renew(dev: &Device, base: Base) -> Result {
+    match base {
+        // No step of its own: the core gives the domain that there is a queue, whoever uses it.
+        Base::Strict => change(dev, base, Base::Queue { single: false }, false)?,
+        Base::Queue { .. } | Base::Identity => {}
+    }
+    change(dev, base, Base::Strict, true).inspect_err(|e| {
+        if base == Base::Strict {
+            dev_warn!(dev, "its group is queued now (error {})\n", e.to_errno());
+        }
+    })?;
+    let Base::Queue { .. } = base else {
+        return Ok(());
+    };
+    change(dev, Base::Strict, base, false).or_else(|e| {
+        dev_warn!(dev, "its group is strict now (error {})\n", e.to_errno());
+        Ok(())
+    })
 }

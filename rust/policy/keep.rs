@@ -156,9 +156,8 @@ impl<D: Driver> Keeper<D> {
         max_age_ms: u32,
     ) -> Result<Arc<Self>> {
         // SAFETY: The twin has the device's masks.
-        let mask = unsafe { bindings::rust_iommu_dma_limit(twin.as_raw()) };
-        let remote = domain.table().remote().ok_or(ENODEV)?;
-        let reach = mask.min(remote.config.last);
+        let limit = unsafe { bindings::rust_iommu_dma_limit(twin.as_raw()) };
+        let reach = domain.reach(limit);
         let state = State {
             kept: Kept::new(places(PLACES)?, (reach / SHARE) >> PAGE_SHIFT),
             leaving: Ending::new(places(LEAVING)?),

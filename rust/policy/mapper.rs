@@ -219,7 +219,12 @@ impl<D: Driver> Mapper<D> {
         }
         // SAFETY: The twin has the device's masks.
         let limit = unsafe { bindings::rust_iommu_dma_limit(self.twin.as_raw()) };
-        let mut bytes = window_bytes(limit, top_of_ram());
+        let reach = self.domain.reach(limit);
+        let mut bytes = window_bytes(reach, top_of_ram());
+        // The core needs addresses, too.
+        if bytes - 1 > reach / 2 {
+            return Err(ENOSPC);
+        }
         loop {
             // SAFETY: For as long as the device has a mapper, which has the window, its group's default
             // domain stays (`change::default_type`).
@@ -247,13 +252,13 @@ impl<D: Driver> Mapper<D> {
     }
 }
 
-/// How large a window is made at first: a power of two.
-fn window_bytes(limit: u64, memory: u64) -> u64 {
+/// How large a window is made at first: a power of two. `reach` is how many addresses there are, less one.
+fn window_bytes(reach: u64, memory: u64) -> u64 {
     let most = match settings::window_mb() {
         0 => USUAL.min(memory / 4),
         mb => u64::from(mb) << 20,
     };
-    let most = most.min(limit / 4 + 1).max(LEAST);
+    let most = most.min(reach / 4 + 1).max(LEAST);
     1 << most.ilog2()
 }
 

@@ -34,9 +34,7 @@ use crate::{
         change,
         name::Policy, //
     },
-    pt::PageTable,
-    resv,
-    top::Growth, //
+    resv, //
 };
 use core::fmt::Write as _;
 use kernel::{
@@ -49,25 +47,6 @@ fn find<D: Driver>(function: &Function<'_>) -> Result<Member<D>> {
     let registry = D::ops().registry()?;
     let found = registry.lock().groups.find(function.as_device());
     found.ok_or(ENODEV)
-}
-
-/// What a new domain for the device is like: its first and last address, and the sizes of its pages.
-///
-/// Errors: as for a new domain. Context: may sleep.
-fn limits<D: Driver>(device: &Device<D>) -> Result<(u64, u64, usize)> {
-    let endpoint = &device.endpoint;
-    let config = D::table_config(&endpoint.unit, &endpoint.facts)?;
-    let node = kernel::bindings::NUMA_NO_NODE;
-    // The code that makes tables has the last word on both.
-    // SAFETY: Nothing is mapped in it.
-    let table = unsafe { D::Table::for_domain(config, node, Growth::<D>::OPERATIONS) };
-    let table = KBox::pin_init(table, GFP_KERNEL)?;
-    let domain = table.as_iommu_domain();
-    // SAFETY: Part of the table, which nobody else has.
-    let geometry = unsafe { (*domain).geometry };
-    // SAFETY: As above.
-    let sizes = unsafe { (*domain).pgsize_bitmap };
-    Ok((geometry.aperture_start, geometry.aperture_end, sizes))
 }
 
 /// Where the device's DMA goes, in a word.
@@ -109,10 +88,10 @@ pub(super) fn show<D: Driver>(
         MAX_AGE_MS => writeln!(to, "{}", device.max_age_ms.load(Relaxed))?,
         SEALED => writeln!(to, "{}", u8::from(device.endpoint.is_sealed()))?,
         APERTURE => {
-            let (start, last, _) = limits(device)?;
-            writeln!(to, "{start:#018x} {last:#018x}")?;
+            let aperture = confine::limits(device)?.aperture;
+            writeln!(to, "{:#018x} {:#018x}", aperture.first(), aperture.last())?;
         }
-        PAGE_SIZES => writeln!(to, "{:#x}", limits(device)?.2)?,
+        PAGE_SIZES => writeln!(to, "{:#x}", confine::limits(device)?.page_sizes)?,
         RESERVED_REGIONS => {
             // SAFETY: The files go, and wait for their readers, before the core releases the device.
             for region in &unsafe { resv::regions(function) }? {
@@ -135,6 +114,10 @@ pub(super) fn show<D: Driver>(
 
 fn set_policy<D: Driver>(member: &Member<D>, function: &Function<'_>, text: &[u8]) -> Result {
     let policy = Policy::parse(text).ok_or(EINVAL)?;
+    if policy == Policy::Identity && confine::is_narrowed(&member.device.endpoint) {
+        pr_info!("{function}: policy identity is not for a device with an aperture\n");
+        return Err(EPERM);
+    }
     let result = change::change(member, function, policy);
     match result {
         Err(EBUSY) => pr_info!(
@@ -173,6 +156,7 @@ pub(super) fn set<D: Driver>(function: &Function<'_>, which: Which, text: &[u8])
             let text = core::str::from_utf8(text.trim_ascii()).map_err(|_| EINVAL)?;
             change::set_max_age(&member, text.parse().map_err(|_| EINVAL)?)
         }
+        APERTURE => confine::narrow(&member, function, text),
         SEALED => set_sealed(&member, function, text),
         // Somebody has changed the file's mode.
         _ => Err(EIO),

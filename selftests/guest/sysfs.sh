@@ -67,7 +67,7 @@ modes_are_those_of_the_document()
 		*) [ -s /tmp/value ] || { ktap_print_msg "$file is empty" && return 1; } ;;
 		esac
 		case ${file##*/} in
-		policy | max_age_ms | sealed) mode=644 ;;
+		policy | max_age_ms | sealed | aperture) mode=644 ;;
 		mappings | mapped_bytes) mode=400 ;;
 		*) mode=444 ;;
 		esac

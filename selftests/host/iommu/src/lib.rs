@@ -14,6 +14,10 @@ pub mod acpi {
 }
 #[path = "../../../../rust/bytes.rs"]
 pub mod bytes;
+#[path = "../../../../rust/confine"]
+pub mod confine {
+    pub mod aperture;
+}
 #[path = "../../../../rust/fault"]
 #[allow(
     missing_docs,

@@ -12,6 +12,7 @@ mod model;
 
 mod amdvi;
 mod answers;
+mod aperture;
 mod caps;
 mod context;
 mod descriptor;
