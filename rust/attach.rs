@@ -214,7 +214,7 @@ fn program_place<D: Driver>(
     let endpoint = &device.endpoint;
     let target = match &place.state {
         State::Untouched | State::Released => return None,
-        State::Blocked => Target::Blocked,
+        State::Blocked(_) => Target::Blocked,
         State::Identity => identity_target(device, place.parked),
         State::Paging(at) => {
             let blocked = is_shut_on(device, place.parked, &at.domain);
@@ -227,20 +227,54 @@ fn program_place<D: Driver>(
 }
 
 /// Step 5: leaves the state that an endpoint has been moved away from.
+fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
+    match old {
+        State::Paging(old) => {
+            if let Some((old, proof)) = vacate(device, old) {
+                attached::remove(&old.domain.attached, &device.endpoint, &old.tag, proof);
+            }
+        }
+        State::Blocked(Some(old)) => attached::forget(&old.domain.attached, &device.endpoint),
+        _ => {}
+    }
+}
+
+/// Leaves a domain that the unit has refused: for good, or to come back another time.
+fn withdraw<D: Driver>(
+    device: &Device<D>,
+    place: &mut Place<D>,
+    new: Attachment<D>,
+    proof: Synced,
+) {
+    let (list, endpoint) = (&new.domain.attached, &device.endpoint);
+    match &place.state {
+        State::Blocked(Some(old)) if Arc::ptr_eq(&old.domain, &new.domain) => {
+            attached::set_away(list, endpoint, &new.tag, proof);
+            // The node has this tag now.
+            place.state = State::Blocked(Some(new));
+        }
+        _ => attached::remove(list, endpoint, &new.tag, proof),
+    }
+}
+
+/// Whether the core may want to bring a device that it blocks back to where it is.
+///
+/// It blocks one with ATS for a reset, and that looks like a detach. Nobody else comes to a default domain.
+fn may_return<D: Driver>(dev: Function<'_>, at: &Attachment<D>) -> bool {
+    !at.domain.is_default() && dev.supports_ats()
+}
+
+/// Has the unit forget the tag of a domain that an endpoint has been moved away from.
 ///
 /// The node is taken from the flushers last: until the hardware has forgotten the tag,
 /// a flush that did not reach it must not pass for a proof. When the invalidation
-/// fails the node stays, so that those flushes fail too, and free nothing.
-fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
+/// fails the node stays, so that those flushes fail too, and free nothing; the rest is leaked then.
+fn vacate<D: Driver>(device: &Device<D>, old: Attachment<D>) -> Option<(Attachment<D>, Synced)> {
     let endpoint = &device.endpoint;
-    let State::Paging(old) = old else { return };
     let mut batch = Batch::<D>::new(&endpoint.unit);
     D::invalidate(&endpoint.unit, &old.tag, &Invalidation::All, &mut batch);
     match batch.sync() {
-        Ok(proof) => {
-            attached::remove(&old.domain.attached, endpoint, &old.tag, proof);
-            drop(old);
-        }
+        Ok(proof) => Some((old, proof)),
         Err(e) => {
             pr_err!(
                 "{}: invalidation after detach failed ({}): leaking the old page table\n",
@@ -248,6 +282,7 @@ fn retire<D: Driver>(device: &Device<D>, old: State<D>) {
                 e.to_errno()
             );
             core::mem::forget(old);
+            None
         }
     }
 }
@@ -296,6 +331,7 @@ pub(crate) fn paging<D: Driver>(
         endpoint: endpoint.clone(),
         tag: tag.clone(),
         live: false,
+        away: false,
     };
     let blocked = is_shut_on(device, place.parked, &domain);
     inject::reach("attach.pre_hw", Some(dev.as_device()))?;
@@ -319,7 +355,7 @@ pub(crate) fn paging<D: Driver>(
         if let Some(proof) = proof.filter(|_| D::Table::IS_REMOTE) {
             // The unit has put the endpoint elsewhere again, so it has nothing of the new domain.
             pr_err!("{}: attach was refused ({})\n", &*device.name, e.to_errno());
-            attached::remove(&new.domain.attached, endpoint, &new.tag, proof);
+            withdraw(device, &mut place, new, proof);
             return Err(e);
         }
         pr_err!(
@@ -372,7 +408,9 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
 
     match (&place.state, &to) {
         (State::Released, _) => return Err(ENODEV),
-        (State::Blocked, State::Blocked) | (State::Identity, State::Identity) => return Ok(()),
+        (State::Blocked(_), State::Blocked(_)) | (State::Identity, State::Identity) => {
+            return Ok(())
+        }
         _ => {}
     }
     let target = match to {
@@ -387,14 +425,27 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
             &*device.name,
             e.to_errno()
         );
-        core::mem::forget(core::mem::replace(&mut place.state, to));
+        match core::mem::replace(&mut place.state, to) {
+            // It was blocked, and had nothing in use.
+            old @ State::Blocked(_) => retire(device, old),
+            old => core::mem::forget(old),
+        }
         return Ok(());
     }
     let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
-    if matches!(to, State::Identity) {
+    let is_blocked = matches!(to, State::Blocked(_));
+    if !is_blocked {
         confine::note(&device.endpoint, None);
     }
-    retire(device, core::mem::replace(&mut place.state, to));
+    match core::mem::replace(&mut place.state, to) {
+        State::Paging(old) if is_blocked && may_return(dev, &old) => {
+            if let Some((old, proof)) = vacate(device, old) {
+                attached::set_away(&old.domain.attached, &device.endpoint, &old.tag, proof);
+                place.state = State::Blocked(Some(old));
+            }
+        }
+        old => retire(device, old),
+    }
     Ok(())
 }
 
@@ -405,7 +456,7 @@ pub(crate) fn identity<D: Driver>(device: &Device<D>, dev: Function<'_>) -> Resu
 
 /// Moves the device to the blocked domain; see [`fixed`].
 pub(crate) fn blocked<D: Driver>(device: &Device<D>, dev: Function<'_>) -> Result {
-    fixed(device, dev, State::Blocked)
+    fixed(device, dev, State::Blocked(None))
 }
 
 /// Ends the device's life here. Nothing is programmed for it afterwards.

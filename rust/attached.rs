@@ -44,6 +44,9 @@ pub(crate) struct Node<D: Driver> {
     /// while the endpoint is about to leave, or is blocked on the domain. Matters to units that are
     /// told of mappings only.
     pub(crate) live: bool,
+    /// The endpoint is blocked, and was on the domain before. The core may bring it back, and does not take no
+    /// for an answer: it blocks a device for a reset that way. Nothing of the tag is in use or cached.
+    pub(crate) away: bool,
 }
 
 impl<D: Driver> Node<D> {
@@ -67,12 +70,12 @@ pub(crate) fn by_unit<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &[No
     nodes.chunk_by(|a, b| a.endpoint.unit.same(&b.endpoint.unit))
 }
 
-/// Each tag of a unit's nodes once.
+/// Each tag of a unit's nodes once, but for endpoints that are away.
 pub(crate) fn tags<D: Driver>(nodes: &[Node<D>]) -> impl Iterator<Item = &Arc<D::Tag>> {
     nodes.iter().enumerate().filter_map(|(i, node)| {
-        let before = nodes.get(..i).unwrap_or_default();
-        let seen = before.iter().any(|n| Arc::ptr_eq(&n.tag, &node.tag));
-        (!seen).then_some(&node.tag)
+        let mut before = nodes.get(..i).unwrap_or_default().iter();
+        let seen = before.any(|n| !n.away && Arc::ptr_eq(&n.tag, &node.tag));
+        (!seen && !node.away).then_some(&node.tag)
     })
 }
 
@@ -153,6 +156,8 @@ pub(crate) fn invalidate<D: Driver>(
 /// tag; and a flush that came before cannot have missed a translation that the
 /// hardware could have cached, because the entry was not programmed yet.
 ///
+/// One that comes back takes its own place, without further memory.
+///
 /// Errors: `ENOMEM`; `EBUSY` if one of another group is on the list, and it or the new one is sealed. Nothing
 /// is done then. Context: may sleep.
 pub(crate) fn insert<D: Driver>(
@@ -165,6 +170,14 @@ pub(crate) fn insert<D: Driver>(
             let mut nodes = Attached::lock(domain);
             if nodes.iter().any(|other| other.excludes(&node)) {
                 return Err(EBUSY);
+            }
+            let is_back =
+                |other: &&mut Node<D>| other.away && Arc::ptr_eq(&other.endpoint, &node.endpoint);
+            if let Some(own) = nodes.iter_mut().find(is_back) {
+                // Not the last reference to its tag: `State::Blocked` has one.
+                *own = node;
+                program(&nodes);
+                return Ok(());
             }
             if nodes.len() < nodes.capacity() {
                 let at = nodes
@@ -222,9 +235,35 @@ pub(crate) fn remove<D: Driver>(
     tag: &Arc<D::Tag>,
     _proof: Synced,
 ) {
+    take_out(list, |node| node.is(endpoint, tag));
+}
+
+/// Marks the endpoint's nodes for `tag` as [`away`](Node::away), with proof as for [`remove`].
+///
+/// Context: atomic.
+pub(crate) fn set_away<D: Driver>(
+    list: &SpinLockIrq<Nodes<D>>,
+    endpoint: &Arc<Endpoint<D>>,
+    tag: &Arc<D::Tag>,
+    _proof: Synced,
+) {
+    let mut nodes = list.lock();
+    for node in nodes.iter_mut().filter(|node| node.is(endpoint, tag)) {
+        node.away = true;
+    }
+}
+
+/// The endpoint does not come back. Context: may sleep (memory is freed).
+pub(crate) fn forget<D: Driver>(list: &SpinLockIrq<Nodes<D>>, endpoint: &Arc<Endpoint<D>>) {
+    take_out(list, |node| {
+        Arc::ptr_eq(&node.endpoint, endpoint) && node.away
+    });
+}
+
+fn take_out<D: Driver>(list: &SpinLockIrq<Nodes<D>>, is_one: impl Fn(&Node<D>) -> bool) {
     loop {
         let mut nodes = list.lock();
-        let at = nodes.iter().position(|node| node.is(endpoint, tag));
+        let at = nodes.iter().position(&is_one);
         let node = at.and_then(|at| nodes.remove(at).ok());
         drop(nodes);
         // Dropped without the lock: it may be the last reference to the tag.

@@ -84,11 +84,11 @@ impl Confinement {
     }
 }
 
-/// Whether a device of another group is on the domain that this one is on.
+/// Whether a device of another group is on the domain that this one is on, or either may come back to it.
 fn has_company<D: Driver>(device: &Device<D>) -> bool {
     // It neither comes to a domain meanwhile nor leaves one.
     let place = device.place.lock();
-    let State::Paging(at) = &place.state else {
+    let (State::Paging(at) | State::Blocked(Some(at))) = &place.state else {
         return false;
     };
     let nodes = at.domain.attached.lock();

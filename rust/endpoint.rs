@@ -122,7 +122,10 @@ pub(crate) struct Attachment<D: Driver> {
 pub(crate) enum State<D: Driver> {
     /// Probed; its entry still says what it said before.
     Untouched,
-    Blocked,
+    /// With a domain of an owner that the core may bring it back to: see [`attached::Node::away`].
+    ///
+    /// [`attached::Node::away`]: crate::attached::Node::away
+    Blocked(Option<Attachment<D>>),
     Identity,
     Paging(Attachment<D>),
     /// Terminal: nothing programs the endpoint any more.
@@ -142,7 +145,7 @@ impl<D: Driver> Place<D> {
     /// Whether somebody has taken the group away from its default domain.
     pub(crate) fn is_claimed(&self) -> bool {
         match &self.state {
-            State::Blocked => true,
+            State::Blocked(_) => true,
             State::Paging(at) => !at.domain.is_default(),
             State::Untouched | State::Identity | State::Released => false,
         }

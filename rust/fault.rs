@@ -160,7 +160,7 @@ fn find<D: Driver>(refused: &Refused) -> Option<Arc<Device<D>>> {
 fn report<D: Driver>(device: &Device<D>, refused: &Refused) {
     let (domain, paging) = match &device.place.lock().state {
         State::Untouched | State::Released => return,
-        State::Blocked => (D::ops().blocked(), None),
+        State::Blocked(_) => (D::ops().blocked(), None),
         State::Identity => (D::ops().identity(), None),
         State::Paging(at) => (at.domain.as_iommu_domain(), Some(at.domain.clone())),
     };

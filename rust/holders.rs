@@ -62,7 +62,7 @@ fn domain_of<D: Driver>(device: &Device<D>) -> &'static str {
     let place = device.place.lock();
     match &place.state {
         State::Untouched | State::Released => "none",
-        State::Blocked => "blocked",
+        State::Blocked(_) => "blocked",
         State::Identity if place.parked => "identity, parked",
         State::Identity => "identity",
         State::Paging(at) if at.domain.is_default() && place.parked => "default, parked",
@@ -104,7 +104,7 @@ fn show_group<D: Driver>(group: &Group<D>, f: &mut fmt::Formatter<'_>) -> fmt::R
     let claimed = members.iter().any(|device| {
         let place = device.place.lock();
         match &place.state {
-            State::Blocked => true,
+            State::Blocked(_) => true,
             State::Paging(at) => !at.domain.is_default(),
             _ => false,
         }

@@ -55,7 +55,7 @@ impl<D: Driver> Domain<D> {
 fn domain_of<D: Driver>(device: &Device<D>) -> Option<Arc<Domain<D>>> {
     match &device.place.lock().state {
         State::Paging(at) => Some(at.domain.clone()),
-        State::Untouched | State::Blocked | State::Identity | State::Released => None,
+        State::Untouched | State::Blocked(_) | State::Identity | State::Released => None,
     }
 }
 

@@ -203,6 +203,12 @@ impl<'a> Function<'a> {
         }
     }
 
+    /// Whether it has Address Translation Services, whoever uses them.
+    pub(crate) fn supports_ats(self) -> bool {
+        // SAFETY: Valid by the type invariant; the capability is looked for before the device is added.
+        unsafe { bindings::rust_iommu_pci_ats_supported(self.as_raw()) }
+    }
+
     /// Whether the function has this quirk: one of `PCI_DEV_FLAGS_*`.
     fn has_quirk(self, flag: bindings::pci_dev_flags) -> bool {
         // SAFETY: Valid by the type invariant; quirks run before the device is added.

@@ -12,6 +12,7 @@
 #include <linux/memremap.h>
 #include <linux/moduleparam.h>
 #include <linux/msi.h>
+#include <linux/pci-ats.h>
 #include <linux/preempt.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
@@ -116,6 +117,12 @@ int rust_iommu_pci_domain_nr(struct pci_bus *bus)
 	return pci_domain_nr(bus);
 }
 EXPORT_SYMBOL_GPL(rust_iommu_pci_domain_nr);
+
+bool rust_iommu_pci_ats_supported(struct pci_dev *pdev)
+{
+	return pci_ats_supported(pdev);
+}
+EXPORT_SYMBOL_GPL(rust_iommu_pci_ats_supported);
 
 struct pci_dev *rust_iommu_pci_physfn(struct pci_dev *pdev)
 {

@@ -99,6 +99,7 @@ int rust_iommu_group_type_show(struct device *dev, char *text);
 int rust_iommu_group_type_store(struct device *dev, const char *text);
 unsigned int rust_iommu_max_seg_size(struct device *dev);
 int rust_iommu_pci_domain_nr(struct pci_bus *bus);
+bool rust_iommu_pci_ats_supported(struct pci_dev *pdev);
 struct pci_dev *rust_iommu_pci_physfn(struct pci_dev *pdev);
 struct pci_dev *rust_iommu_pci_real_dma_dev(struct pci_dev *pdev);
 phys_addr_t rust_iommu_page_to_phys(struct page *page);

@@ -95,7 +95,8 @@ unsafe extern "C" fn change_top<D: Driver>(
             continue;
         };
         let mut batch = Batch::<D>::new(unit);
-        for node in nodes {
+        // The entry of one that is away is blocked, which the unit has acknowledged. It comes back with the new root.
+        for node in nodes.iter().filter(|node| !node.away) {
             attach::name_root(&node.endpoint, &node.tag, root, &mut batch);
         }
         // What was looked up on the way to the old root is still right. That it is forgotten is what the

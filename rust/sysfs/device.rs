@@ -54,7 +54,7 @@ fn domain<D: Driver>(device: &Device<D>) -> &'static str {
     let place = device.place.lock();
     match &place.state {
         State::Untouched | State::Released => "none",
-        State::Blocked => "blocked",
+        State::Blocked(_) => "blocked",
         State::Paging(at) if !at.domain.is_default() => "owner",
         // As `attach::is_shut()` has it: what firmware uses is not blocked.
         _ if place.parked && device.firmware.lock().is_empty() => "parked",
