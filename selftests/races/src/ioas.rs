@@ -119,13 +119,24 @@ fn open(iommufd: &File, address: &str, ioas: Option<u32>) -> Result<(File, u32)>
 
 /// Lets the devices of an address space read and write `length` bytes of `memory` at [`IOVA`].
 pub(crate) fn map(iommufd: &File, ioas: u32, memory: &Map, length: u64) -> Result<()> {
+    map_at(iommufd, ioas, IOVA, memory, length)
+}
+
+/// The same at another place.
+pub(crate) fn map_at(
+    iommufd: &File,
+    ioas: u32,
+    iova: u64,
+    memory: &Map,
+    length: u64,
+) -> Result<()> {
     let mut map = IoasMap {
         size: size_of::<IoasMap>() as u32,
         flags: FLAGS,
         ioas_id: ioas,
         user_va: memory.address() as u64,
         length,
-        iova: IOVA,
+        iova,
         ..IoasMap::default()
     };
     raw::ioctl_struct(iommufd, IOAS_MAP, &mut map).context("IOMMU_IOAS_MAP")?;
@@ -134,10 +145,15 @@ pub(crate) fn map(iommufd: &File, ioas: u32, memory: &Map, length: u64) -> Resul
 
 /// Ends what [`map`] began.
 pub(crate) fn unmap(iommufd: &File, ioas: u32, length: u64) -> Result<()> {
+    unmap_at(iommufd, ioas, IOVA, length)
+}
+
+/// Ends what [`map_at`] began.
+pub(crate) fn unmap_at(iommufd: &File, ioas: u32, iova: u64, length: u64) -> Result<()> {
     let mut unmap = IoasUnmap {
         size: size_of::<IoasUnmap>() as u32,
         ioas_id: ioas,
-        iova: IOVA,
+        iova,
         length,
     };
     raw::ioctl_struct(iommufd, IOAS_UNMAP, &mut unmap).context("IOMMU_IOAS_UNMAP")?;

@@ -5,6 +5,7 @@
 pub mod age;
 pub mod attach;
 pub mod cells;
+pub mod confine;
 pub mod container;
 pub mod fail_nth;
 pub mod file;

@@ -7,9 +7,9 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, container, fail_nth, grow, hold, huge, inject, ioas, iommufd, iommufd_group,
-    latency, load, memlock, oracle, owned, pages, schedule, storm, sysfs, table, testdev, unplug,
-    vmstat, walk,
+    age, attach, confine, container, fail_nth, grow, hold, huge, inject, ioas, iommufd,
+    iommufd_group, latency, load, memlock, oracle, owned, pages, schedule, storm, sysfs, table,
+    testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -70,6 +70,9 @@ enum Command {
     Pages(pages::Options),
     /// Map memory for devices with iommufd
     IoasLock(ioas::Options),
+    /// Devices that have an aperture, or are sealed
+    #[command(subcommand)]
+    Confine(confine::Options),
     /// For how long a device reaches what was unmapped
     Age(age::Options),
     /// One command for a debugfs command file, and its answer
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Grow(o) => grow::run(&o),
         Command::Huge(o) => huge::run(&o),
         Command::IoasLock(o) => ioas::run(&o),
+        Command::Confine(o) => confine::run(&o),
         Command::Age(o) => age::run(&o),
         Command::Oracle(o) => oracle::run(&o),
     };

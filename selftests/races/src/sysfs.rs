@@ -141,6 +141,19 @@ impl Device {
         Ok(Some(count.with_context(|| format!("{file:?}"))?))
     }
 
+    /// One of our driver's attributes of it.
+    pub fn attribute(&self, name: &str) -> Result<String> {
+        file::read(&self.path("rust_iommu").join(name))
+    }
+
+    pub fn set_attribute(&self, name: &str, value: &str) -> Result<()> {
+        file::write(&self.path("rust_iommu").join(name), value)
+    }
+
+    pub fn reset(&self) -> Result<()> {
+        file::write(&self.path("reset"), "1")
+    }
+
     /// Type of its group's default domain, such as "DMA-FQ".
     pub fn group_type(&self) -> Result<String> {
         file::read(&self.path("iommu_group/type"))

@@ -19,6 +19,7 @@ const DEVICE_GET_REGION_INFO: u64 = 0x3b6c;
 const IOMMU_GET_INFO: u64 = 0x3b70;
 const IOMMU_MAP_DMA: u64 = 0x3b71;
 const IOMMU_UNMAP_DMA: u64 = 0x3b72;
+const IOMMU_ENABLE: u64 = 0x3b73;
 
 const TYPE1V2: usize = 3;
 const DMA_CC_IOMMU: usize = 4;
@@ -127,6 +128,12 @@ impl Container {
     pub fn is_coherent(&self) -> Result<bool> {
         let answer = raw::ioctl_number(&self.0, CHECK_EXTENSION, DMA_CC_IOMMU);
         Ok(answer.context("VFIO_CHECK_EXTENSION")? != 0)
+    }
+
+    /// Seals it, where the IOMMU is one that VFIO can do that with.
+    pub fn enable(&self) -> Result<()> {
+        raw::ioctl_number(&self.0, IOMMU_ENABLE, 0).context("VFIO_IOMMU_ENABLE")?;
+        Ok(())
     }
 
     pub fn unmap(&self, iova: u64, length: u64) -> Result<()> {
