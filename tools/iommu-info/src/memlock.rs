@@ -174,6 +174,18 @@ fn notes(machine: &Machine, groups: &[(u32, &Group)], memory: Option<u64>) -> Ve
             notes.push(format!("group {number} cannot be assigned: see explain"));
         }
     }
+    let is_sealed = |group: &Group| {
+        let mut devices = group.devices.iter().filter_map(|a| machine.devices.get(a));
+        devices.any(|device| device.sealed == Some(true))
+    };
+    if groups.len() > 1 {
+        for (number, _) in groups.iter().filter(|(_, group)| is_sealed(group)) {
+            notes.push(format!(
+                "group {number} is sealed: of iommufd it needs an IOAS of its own; of type1 it can share a container, \
+                 in which it gets a domain of its own"
+            ));
+        }
+    }
     if !machine.platform.iommufd {
         notes.push("this kernel has no /dev/iommu: the figures for iommufd are for others".into());
     }

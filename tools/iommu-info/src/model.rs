@@ -148,8 +148,10 @@ pub struct Device {
     pub unit: Option<String>,
     /// When its unmapped memory is out of reach.
     pub policy: Option<Policy>,
-    /// The IOVAs that its unit translates for it, as our driver says.
+    /// The IOVAs that can be mapped for it, as our driver says.
     pub aperture: Option<Range>,
+    /// Whether devices of other groups are kept from the domains that it is on, as our driver says.
+    pub sealed: Option<bool>,
     /// What our driver says has merged its group.
     pub merged_by: Vec<Merged>,
     /// Bits of the addresses that its driver asks the DMA API for.

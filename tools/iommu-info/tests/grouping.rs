@@ -27,6 +27,7 @@ fn device(f: &Function) -> Device {
         policy: None,
         mask_bits: None,
         aperture: None,
+        sealed: None,
         merged_by: Vec::new(),
         memory: 0,
         vfio: None,

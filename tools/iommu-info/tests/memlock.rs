@@ -154,6 +154,30 @@ fn what_comes_on_top_depends_on_whose_pages_count() {
 }
 
 #[test]
+fn sealed_groups_share_no_ioas() {
+    let tree = Tree::new();
+    tree.ours();
+    for (address, group) in [("01:00.0", 5), ("01:00.1", 5), ("02:00.0", 6)] {
+        tree.add(&endpoint(address, &[], group));
+        tree.seal(address, false);
+    }
+    let notes = |groups: &[u32]| {
+        let mut notes = memlock(&tree.read(), groups, None).unwrap().notes;
+        notes.retain(|note| note.contains("is sealed"));
+        notes
+    };
+    assert!(notes(&[5, 6]).is_empty());
+    for address in ["01:00.0", "01:00.1"] {
+        tree.seal(address, true);
+    }
+    let said = notes(&[5, 6]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("group 5 is sealed"), "{said:?}");
+    assert!(notes(&[5]).is_empty());
+    assert!(notes(&[6]).is_empty());
+}
+
+#[test]
 fn device_memory_is_shown_and_not_counted() {
     let tree = Tree::new();
     tree.ours();

@@ -75,6 +75,13 @@ fn the_window_is_what_all_devices_of_the_group_can_use() {
     let window = json(&tree, &["list"])["groups"][1]["window"].clone();
     assert_eq!(window[0]["start"], "0x1000");
     assert_eq!(window[1]["last"], "0x7fffffffff");
+    // The unit is as wide as the widest.
+    tree.link("sys/class/iommu/vtd0/devices/0000:01:00.1", "/nowhere");
+    tree.aperture("01:00.1", 0, (1 << 48) - 1);
+    tree.aperture(DISK, 0, (1 << 30) - 1);
+    let found = json(&tree, &["list"]);
+    assert_eq!(found["units"][0]["bits"], 48);
+    assert_eq!(found["groups"][1]["window"][0]["last"], "0x3fffffff");
     // A driver that does not say it of each is not guessed at.
     for device in [DISK, "01:00.1"] {
         tree.remove(&format!("{}/rust_iommu/aperture", tree.device(device)));
@@ -84,6 +91,19 @@ fn the_window_is_what_all_devices_of_the_group_can_use() {
     assert_eq!(found["groups"][1]["window"], Value::Null);
     let missing = found["missing"][0].as_str().unwrap();
     assert!(missing.contains("says how wide"), "{missing}");
+}
+
+#[test]
+fn sealed_devices_are_named() {
+    let tree = ours();
+    tree.seal(DISK, false);
+    assert!(!text(&tree, &["list"]).contains("sealed"));
+    assert_eq!(json(&tree, &["list"])["devices"][1]["sealed"], false);
+    tree.seal(DISK, true);
+    let line =
+        "  0000:01:00.0: driver nvme, policy lazy (at most 250 ms), sealed, vtd0, DMA mask 64 bits";
+    let text = text(&tree, &["list"]);
+    assert!(text.lines().any(|l| l == line), "no '{line}' in\n{text}");
 }
 
 #[test]
@@ -171,7 +191,7 @@ fn json_has_these_fields() {
         &["list"],
         "devices devices.address devices.aperture devices.aperture.last devices.aperture.start devices.class devices.driver devices.driver_override devices.group \
          devices.manages_dma devices.mask_bits devices.memory devices.merged_by devices.merged_by.at devices.merged_by.how devices.path devices.physical devices.policy \
-         devices.policy.attribute devices.policy.max_age_ms devices.policy.name devices.unit devices.uses \
+         devices.policy.attribute devices.policy.max_age_ms devices.policy.name devices.sealed devices.unit devices.uses \
          devices.vfio groups groups.bits groups.claim groups.devices groups.holders groups.holders.file \
          groups.holders.name groups.holders.pid groups.number groups.others groups.others.driver \
          groups.others.name groups.owner groups.owner.by groups.owner.by.file groups.owner.by.name \

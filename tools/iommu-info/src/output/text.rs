@@ -59,6 +59,9 @@ fn device(out: &mut dyn Write, device: &Device) -> Result<()> {
     if device.group.is_some() {
         write!(out, ", {}", policy(device))?;
     }
+    if device.sealed == Some(true) {
+        write!(out, ", sealed")?;
+    }
     if let Some(unit) = &device.unit {
         write!(out, ", {unit}")?;
     }

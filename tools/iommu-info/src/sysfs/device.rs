@@ -74,6 +74,9 @@ fn read(root: &Root, address: Address, dir: &str) -> Device {
             .text(&file("rust_iommu/aperture"))
             .ok()
             .and_then(|text| window::parse_aperture(&text)),
+        sealed: root
+            .number(&file("rust_iommu/sealed"))
+            .map(|sealed| sealed != 0),
         merged_by: root
             .text(&file("rust_iommu/merged_by"))
             .map(|text| grouping::parse_merged(&text))

@@ -228,10 +228,11 @@ pub fn read(root: &Root) -> Machine {
     }
     for unit in &mut machine.units {
         let names = unit.devices.iter().filter_map(|name| name.parse().ok());
-        let mut devices = names.filter_map(|at: Address| machine.devices.get(&at));
-        let aperture = devices.find_map(|device| device.aperture);
+        let devices = names.filter_map(|at: Address| machine.devices.get(&at));
+        // Any of them may have been narrowed.
+        let bits = devices.filter_map(|device| device.aperture.and_then(bits_of));
         if unit.ours {
-            unit.bits = aperture.and_then(bits_of);
+            unit.bits = bits.max();
         }
     }
     let mounts = uses::mounts(root);

@@ -249,6 +249,12 @@ impl Tree {
         );
     }
 
+    /// That our driver keeps others from a device's domains.
+    pub fn seal(&self, address: &str, sealed: bool) {
+        let file = format!("{}/rust_iommu/sealed", self.device(address));
+        self.file(&file, format!("{}\n", u8::from(sealed)));
+    }
+
     /// A block device with its number in a directory of a function.
     pub fn block(&self, name: &str, number: &str, dir: &str) {
         self.file(&format!("{dir}/{name}/dev"), format!("{number}\n"));
