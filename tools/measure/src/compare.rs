@@ -151,7 +151,7 @@ mod tests {
 
     fn results(iommu: &str, rows: Vec<Row>) -> Results {
         let mut results = Results::new();
-        results.join(sample::part(iommu, rows));
+        results.join(sample::part(iommu, rows)).unwrap();
         results
     }
 

@@ -265,7 +265,7 @@ mod tests {
             delayed: ["submit".into(), "qi_submit_sync".into()],
             curves: vec![curve("strict", 1.0), curve("lazy", 0.0)],
         });
-        results.join(part);
+        results.join(part).unwrap();
         results
     }
 

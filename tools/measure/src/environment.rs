@@ -89,17 +89,28 @@ impl Environment {
 
     /// How it differs from another one in what figures depend on, a sentence for each.
     pub fn differs(&self, other: &Environment) -> Vec<String> {
-        let pairs = [
+        differ(&[
             ("kernel", &self.kernel, &other.kernel),
             ("QEMU", &self.qemu, &other.qemu),
             ("accelerator", &self.accelerator, &other.accelerator),
             ("processor", &self.cpu, &other.cpu),
-        ];
-        let differs = pairs.into_iter().filter(|(_, old, new)| old != new);
-        differs
-            .map(|(what, old, new)| format!("{what}: {old}, then {new}"))
-            .collect()
+        ])
     }
+
+    /// The same of our code.
+    pub fn other_code(&self, other: &Environment) -> Vec<String> {
+        differ(&[
+            ("commit", &self.commit, &other.commit),
+            ("modules", &self.modules, &other.modules),
+        ])
+    }
+}
+
+fn differ(pairs: &[(&str, &String, &String)]) -> Vec<String> {
+    let differ = pairs.iter().filter(|(_, old, new)| old != new);
+    differ
+        .map(|(what, old, new)| format!("{what}: {old}, then {new}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -119,6 +130,7 @@ mod tests {
             ..old.clone()
         };
         assert_eq!(old.differs(&new), ["kernel: 1, then 2"]);
+        assert_eq!(old.other_code(&new), ["commit: a, then b"]);
         assert!(old.differs(&old).is_empty());
     }
 }

@@ -35,9 +35,9 @@ pub struct Part {
     pub iommu: String,
     /// Made with QUICK=1
     pub quick: bool,
-    /// How long it took
+    /// How long it took, in one run or several
     pub seconds: f64,
-    /// Where
+    /// Where; and when, and under which load: of the last run with times, if there was one
     pub environment: Environment,
     /// What
     pub rows: Vec<Row>,
@@ -216,6 +216,50 @@ pub struct Point {
     pub read_ns: f64,
 }
 
+impl Part {
+    /// Whether both are of the same thing, and so can be one: an error names what differs.
+    pub fn joins(&self, environment: &Environment, quick: bool) -> Result<()> {
+        let mut differs = self.environment.other_code(environment);
+        differs.extend(self.environment.differs(environment));
+        if self.quick != quick {
+            differs.push("one is with QUICK=1".into());
+        }
+        match differs.is_empty() {
+            true => Ok(()),
+            false => bail!(
+                "{} is of something else: {}",
+                self.iommu,
+                differs.join("; ")
+            ),
+        }
+    }
+
+    fn has_times(&self) -> bool {
+        self.rows.iter().any(|r| !r.unit.counted())
+    }
+
+    /// Takes what a newer one has.
+    fn join(&mut self, newer: Part) -> Result<()> {
+        self.joins(&newer.environment, newer.quick)?;
+        // Only times depend on when they were measured, and on the load.
+        if newer.has_times() || !self.has_times() {
+            self.environment = newer.environment;
+        }
+        self.seconds += newer.seconds;
+        // Slices of a run that was ended early take no place of what says something.
+        let few = |r: &Row| !r.unit.counted() && r.ours.len() < stats::fewest();
+        for row in newer.rows {
+            match self.rows.iter_mut().find(|r| r.key() == row.key()) {
+                Some(old) if few(&row) && !few(old) => {}
+                Some(old) => *old = row,
+                None => self.rows.push(row),
+            }
+        }
+        self.sweep = newer.sweep.or(self.sweep.take());
+        Ok(())
+    }
+}
+
 impl Results {
     /// Without anything.
     pub fn new() -> Results {
@@ -253,10 +297,20 @@ impl Results {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Adds a part, in the place of an older one of the same IOMMU.
-    pub fn join(&mut self, part: Part) {
-        self.parts.retain(|p| p.iommu != part.iommu);
-        self.parts.push(part);
+    /// Adds a part. What the IOMMU already has stays, but for what was measured anew.
+    pub fn join(&mut self, part: Part) -> Result<()> {
+        match self.parts.iter_mut().find(|p| p.iommu == part.iommu) {
+            Some(old) => old.join(part),
+            None => {
+                self.parts.push(part);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes the part of an IOMMU.
+    pub fn remove(&mut self, iommu: &str) {
+        self.parts.retain(|p| p.iommu != iommu);
     }
 
     /// The part of an IOMMU.
@@ -302,7 +356,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("r.json");
         let mut results = Results::new();
-        results.join(part("vtd", vec![row(Unit::Iops, &[1.0, 2.5], &[0.1, 3.0])]));
+        let rows = vec![row(Unit::Iops, &[1.0, 2.5], &[0.1, 3.0])];
+        results.join(part("vtd", rows)).unwrap();
         let mut swept = part("amd", vec![]);
         let point = Point {
             cost_us: 0.0,
@@ -318,7 +373,7 @@ pub(crate) mod tests {
             delayed: ["a".into(), "b".into()],
             curves: vec![curve],
         });
-        results.join(swept);
+        results.join(swept).unwrap();
         results.write(&file).unwrap();
         assert_eq!(Results::read(&file).unwrap(), results);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -332,18 +387,86 @@ pub(crate) mod tests {
         assert!(error("").contains("EOF"));
     }
 
+    /// A part of this commit and load.
+    fn of(commit: &str, load: f64, rows: Vec<Row>) -> Part {
+        let mut part = part("vtd", rows);
+        part.environment.commit = commit.into();
+        part.environment.load = [load; 2];
+        part
+    }
+
     #[test]
-    fn a_part_takes_the_place_of_its_like() {
+    fn what_was_not_measured_anew_stays() {
+        let swept = |pair_ns| {
+            let point = Point {
+                cost_us: 0.0,
+                pair_ns,
+                read_ns: 2.0,
+            };
+            let curve = Curve {
+                ours: true,
+                policy: "fq".into(),
+                points: vec![point],
+            };
+            let delayed = [String::new(), String::new()];
+            let curves = vec![curve];
+            let sweep = Some(Sweep { delayed, curves });
+            Part {
+                sweep,
+                ..of("a", 7.0, vec![])
+            }
+        };
+        let counted = |value| row(Unit::Pages, &[value], &[1.0]);
+        let timed = |value| row(Unit::Iops, &[value; 8], &[1.0; 8]);
+        let few = row(Unit::Iops, &[3.0], &[1.0]);
         let mut results = Results::new();
-        for (iommu, seconds) in [("vtd", 1.0), ("amd", 2.0), ("vtd", 3.0)] {
-            results.join(Part {
-                seconds,
-                ..part(iommu, vec![])
-            });
+        results.join(part("amd", vec![])).unwrap();
+        for part in [
+            of("a", 9.0, vec![counted(5.0)]),
+            swept(3.0),
+            of("a", 9.0, vec![few.clone()]),
+            of("a", 9.0, vec![timed(1.0)]),
+            of("a", 0.5, vec![timed(2.0)]),
+            of("a", 0.5, vec![few]),
+            swept(4.0),
+            of("a", 8.0, vec![counted(6.0)]),
+        ] {
+            results.join(part).unwrap();
         }
+        let part = results.part("vtd").unwrap();
+        assert_eq!(part.rows, [counted(6.0), timed(2.0)]);
+        assert_eq!(
+            part.sweep.as_ref().unwrap().curves[0].points[0].pair_ns,
+            4.0
+        );
+        // That of the times.
+        assert_eq!(part.environment.load, [0.5; 2]);
+        assert_eq!(part.seconds, 8.0 * 1.5);
         assert_eq!(results.parts.len(), 2);
-        assert_eq!(results.part("vtd").unwrap().seconds, 3.0);
-        assert!(results.part("virtio").is_none());
+    }
+
+    #[test]
+    fn parts_of_other_code_or_machines_do_not_join() {
+        let mut results = Results::new();
+        results.join(of("a", 0.0, vec![])).unwrap();
+        let before = results.clone();
+        let mut kernel = of("a", 0.0, vec![]);
+        kernel.environment.kernel = "7".into();
+        let full = Part {
+            quick: false,
+            ..of("a", 0.0, vec![])
+        };
+        for (part, why) in [
+            (of("b", 0.0, vec![]), "commit: a, then b"),
+            (kernel, "kernel: , then 7"),
+            (full, "QUICK=1"),
+        ] {
+            let error = results.join(part).unwrap_err().to_string();
+            assert!(error.contains(why) && !error.contains('\n'), "{error}");
+        }
+        assert_eq!(results, before);
+        results.remove("vtd");
+        results.join(of("b", 0.0, vec![])).unwrap();
     }
 
     #[test]

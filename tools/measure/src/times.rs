@@ -5,13 +5,14 @@
 //! become slower a second later.
 
 use crate::guest::{self, Guest, Machine};
-use crate::plan::{Extent, FIO, PAIRS, POLICIES};
+use crate::plan::{Extent, FIO, Iommu, PAIRS, POLICIES};
 use crate::progress::Progress;
 use crate::result::{Row, Unit};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// One thing to measure under one policy.
@@ -96,10 +97,37 @@ fn iops(json: &str) -> Result<(f64, Value)> {
 struct Kept(File);
 
 impl Kept {
+    /// In this file, in which stays what was said of other items.
+    fn new(file: &Path, items: &[Item]) -> Result<Kept> {
+        let name = file.display();
+        let older = match file.exists() {
+            true => std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?,
+            false => String::new(),
+        };
+        let anew = |line: &&str| {
+            let value: Value = serde_json::from_str(line).unwrap_or_default();
+            let is =
+                |i: &Item| value["what"] == i.what && value["policy"] == POLICIES[i.policy].ours;
+            items.iter().any(is)
+        };
+        let write = || -> std::io::Result<File> {
+            let mut kept = File::create(file)?;
+            for line in older.lines().filter(|l| !anew(l)) {
+                writeln!(kept, "{line}")?;
+            }
+            Ok(kept)
+        };
+        Ok(Kept(
+            write().with_context(|| format!("cannot write {name}"))?,
+        ))
+    }
+
     fn keep(&mut self, item: &Item, driver: usize, fio: Value) -> Result<()> {
         let policy = &POLICIES[item.policy];
-        let (driver, policy) = [("ours", policy.ours), ("in-tree", policy.in_tree)][driver];
-        let line = serde_json::json!({ "what": item.what, "driver": driver, "policy": policy, "fio": fio });
+        let driver = ["ours", "in-tree"][driver];
+        let line = serde_json::json!({
+            "what": item.what, "policy": policy.ours, "against": policy.in_tree, "driver": driver, "fio": fio
+        });
         writeln!(self.0, "{line}").context("cannot write what fio said")
     }
 }
@@ -134,22 +162,20 @@ pub fn start(machine: &Machine) -> Result<[Guest; 2]> {
     Ok([machine.start(true)?, machine.start(false)?])
 }
 
-/// Measures until then, everything by turns.
+/// Measures until then, everything by turns. After each round has saved what there is; into the file `fio` goes
+/// what fio said.
 pub fn run(
-    machine: &Machine,
+    iommu: Iommu,
     guests: [Guest; 2],
     extent: &Extent,
     end: Instant,
-) -> Result<Vec<Row>> {
-    let mut progress = Progress::new(&format!("{}: times", machine.iommu.name()));
-    let file = machine
-        .logs
-        .join(format!("{}-fio.jsonl", machine.iommu.name()));
-    let mut kept =
-        Kept(File::create(&file).with_context(|| format!("cannot write {}", file.display()))?);
-
-    guests.iter().try_for_each(Guest::ready)?;
+    fio: &Path,
+    mut save: impl FnMut(&[Row]) -> Result<()>,
+) -> Result<()> {
+    let mut progress = Progress::new(&format!("{}: times", iommu.name()));
     let mut items = items(extent);
+    let mut kept = Kept::new(fio, &items)?;
+    guests.iter().try_for_each(Guest::ready)?;
     for item in items.iter_mut().filter(|i| i.unit == Unit::NsPerPair) {
         for (driver, guest) in guests.iter().enumerate() {
             // The first one makes tables.
@@ -188,11 +214,9 @@ pub fn run(
             progress.until(&format!("round {round}"), end);
         }
         longest = longest.max(begin.elapsed());
+        save(&rows)?;
     }
-    for guest in guests {
-        guest.end()?;
-    }
-    Ok(rows)
+    guests.into_iter().try_for_each(Guest::end)
 }
 
 #[cfg(test)]
@@ -206,6 +230,27 @@ mod tests {
         assert!(iops(&json.replace("0,", "5,")).is_err());
         assert!(iops("{}").is_err());
         assert!(iops("fio: no").is_err());
+    }
+
+    #[test]
+    fn what_fio_said_is_kept_until_it_says_it_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fio.jsonl");
+        let items = items(&Extent::new(true));
+        let fio: Vec<Item> = items.into_iter().filter(|i| i.unit == Unit::Iops).collect();
+        let keep = |items: &[Item], said: u32| {
+            let mut kept = Kept::new(&file, items).unwrap();
+            for item in items {
+                kept.keep(item, 0, said.into()).unwrap();
+            }
+        };
+        keep(&fio, 1);
+        keep(&fio[..1], 2);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let of = |said| text.matches(&format!("\"fio\":{said},")).count();
+        assert!(fio.len() > 1);
+        assert_eq!((of(1), of(2)), (fio.len() - 1, 1), "{text}");
+        assert!(Kept::new(dir.path(), &fio).is_err());
     }
 
     #[test]

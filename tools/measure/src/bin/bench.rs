@@ -5,11 +5,11 @@
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use measure::environment::{self, Environment};
-use measure::guest::{self, Machine};
+use measure::guest::{self, Guest, Machine};
 use measure::plan::{Extent, Iommu, POLICIES};
 use measure::result::{Part, Results};
 use measure::{count, sweep, table, times};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Options {
-    /// IOMMUs; of the others the result file keeps what it has
+    /// IOMMUs. The result file keeps what it has, but for what is measured anew
     #[arg(
         long,
         value_enum,
@@ -68,6 +68,16 @@ enum Step {
     Sweep,
 }
 
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Step::Counts => "counts",
+            Step::Times => "times",
+            Step::Sweep => "sweep",
+        }
+    }
+}
+
 impl Options {
     fn has(&self, step: Step) -> bool {
         match self.only.is_empty() {
@@ -75,69 +85,115 @@ impl Options {
             false => self.only.contains(&step),
         }
     }
+
+    fn machine(&self, iommu: Iommu) -> Machine {
+        Machine {
+            iommu,
+            modules: self.modules.clone(),
+            logs: guest::logs(),
+            disks: true,
+            count: false,
+            probe: None,
+        }
+    }
+
+    /// What a part of this IOMMU is added to. What is of another commit or machine is not, but where everything is
+    /// measured anew.
+    fn beside(&self, results: &Results, iommu: Iommu, now: &Environment) -> Result<Results> {
+        let mut beside = results.clone();
+        let everything = self.only.is_empty() && self.what.is_empty() && self.policies.is_empty();
+        let old = results.part(iommu.name());
+        match old.map_or(Ok(()), |old| old.joins(now, self.quick)) {
+            Err(_) if everything => beside.remove(iommu.name()),
+            joins => joins?,
+        }
+        Ok(beside)
+    }
 }
 
-/// Measures, and has the part saved whenever there is more of it.
-fn measure(
-    iommu: Iommu,
-    o: &Options,
-    extent: &Extent,
-    mut save: impl FnMut(&Part) -> Result<()>,
-) -> Result<Part> {
-    let begin = Instant::now();
-    let machine = Machine {
-        iommu,
-        modules: o.modules.clone(),
-        logs: guest::logs(),
-        disks: true,
-        count: false,
-        probe: None,
-    };
-    let mut part = Part {
-        iommu: iommu.name().into(),
-        quick: extent.quick,
-        seconds: 0.0,
-        environment: Environment::of(&machine.options(true)?)?,
-        rows: Vec::new(),
-        sweep: None,
-    };
-    let mut done = |part: &mut Part| {
-        part.seconds = begin.elapsed().as_secs_f64();
-        part.environment.load[1] = environment::load();
-        save(part)
-    };
-    // The host's other work changes no count: so these can boot meanwhile.
-    let guests = match o.has(Step::Times) {
-        true => Some(times::start(&machine)?),
-        false => None,
-    };
-    if o.has(Step::Counts) {
-        part.rows = count::run(&machine, extent)?;
-        done(&mut part)?;
+/// The steps for one IOMMU. What is measured is saved whenever there is more of it.
+struct Steps<'a> {
+    o: &'a Options,
+    extent: &'a Extent,
+    machine: Machine,
+    /// What the file has already
+    beside: Results,
+    out: &'a Path,
+    part: Part,
+    begin: Instant,
+    well: bool,
+}
+
+impl Steps<'_> {
+    fn save(&mut self) -> Result<()> {
+        self.part.seconds = self.begin.elapsed().as_secs_f64();
+        self.part.environment.load[1] = environment::load();
+        let mut all = self.beside.clone();
+        all.join(self.part.clone())?;
+        all.write(self.out)
     }
-    if o.has(Step::Sweep) {
-        part.sweep = Some(sweep::run(&machine)?);
-        done(&mut part)?;
+
+    /// A step that fails keeps nobody from the next.
+    fn step(&mut self, step: Step, make: impl FnOnce(&mut Self) -> Result<()>) {
+        if !self.o.has(step) {
+            return;
+        }
+        if let Err(error) = make(self) {
+            eprintln!("bench: {}: {}: {error:#}", self.part.iommu, step.name());
+            self.well = false;
+        }
     }
-    if let Some(guests) = guests {
-        let end = match o.minutes {
+
+    fn all(&mut self) {
+        // The host's other work changes no count: so these can boot meanwhile.
+        let guests = self.o.has(Step::Times).then(|| times::start(&self.machine));
+        self.step(Step::Counts, |s| {
+            s.part.rows = count::run(&s.machine, s.extent)?;
+            s.save()
+        });
+        self.step(Step::Sweep, |s| {
+            s.part.sweep = Some(sweep::run(&s.machine)?);
+            s.save()
+        });
+        if let Some(guests) = guests {
+            self.step(Step::Times, |s| s.times(guests?));
+        }
+    }
+
+    fn times(&mut self, guests: [Guest; 2]) -> Result<()> {
+        let end = match self.o.minutes {
             Some(minutes) => Instant::now() + Duration::from_secs(minutes * 60),
             None => {
-                let end = begin + Duration::from_secs(extent.seconds);
-                end.max(Instant::now() + Duration::from_secs(extent.times))
+                let end = self.begin + Duration::from_secs(self.extent.seconds);
+                end.max(Instant::now() + Duration::from_secs(self.extent.times))
             }
         };
-        part.rows.extend(times::run(&machine, guests, extent, end)?);
-        done(&mut part)?;
+        let fio = fio_file(self.out, self.machine.iommu);
+        let counts = self.part.rows.len();
+        let (iommu, extent) = (self.machine.iommu, self.extent);
+        times::run(iommu, guests, extent, end, &fio, |rows| {
+            self.part.rows.truncate(counts);
+            self.part.rows.extend_from_slice(rows);
+            self.save()
+        })
     }
-    Ok(part)
 }
 
-fn run(o: &Options) -> Result<()> {
+/// Beside the result file, and named after it, what fio said.
+fn fio_file(out: &Path, iommu: Iommu) -> PathBuf {
+    let stem = out.file_stem().unwrap_or_default().to_string_lossy();
+    out.with_file_name(format!("{stem}-{}-fio.jsonl", iommu.name()))
+}
+
+/// Measures; whether everything went well.
+fn run(o: &Options) -> Result<bool> {
     let logs = guest::logs();
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let name = if o.quick { "quick.json" } else { "result.json" };
     let out = o.out.clone().unwrap_or_else(|| logs.join(name));
+    for folder in [logs.as_path(), out.parent().unwrap_or(Path::new(""))] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let mut results = if out.exists() {
         Results::read(&out)?
     } else {
@@ -146,29 +202,63 @@ fn run(o: &Options) -> Result<()> {
     let mut extent = Extent::new(o.quick);
     extent.what.clone_from(&o.what);
     extent.policies.clone_from(&o.policies);
+    let begin = |iommu: Iommu, results: &Results| {
+        let machine = o.machine(iommu);
+        let environment = Environment::of(&machine.options(true)?)?;
+        let beside = o.beside(results, iommu, &environment);
+        let beside = beside.with_context(|| format!("{} cannot take more", out.display()))?;
+        anyhow::Ok((machine, environment, beside))
+    };
+    // Rather now than when it has been measured.
+    o.iommu
+        .iter()
+        .try_for_each(|iommu| begin(*iommu, &results).map(drop))?;
     let load = environment::load();
     if o.has(Step::Times) && load > BUSY {
         eprintln!("bench: the host is not idle (load {load}): more of the times will be not known");
     }
+    let mut well = true;
     for iommu in &o.iommu {
-        let save = |part: &Part| {
-            results.join(part.clone());
-            results.write(&out)
+        let (machine, environment, beside) = begin(*iommu, &results)?;
+        let mut steps = Steps {
+            o,
+            extent: &extent,
+            machine,
+            beside,
+            out: &out,
+            part: Part {
+                iommu: iommu.name().into(),
+                quick: o.quick,
+                seconds: 0.0,
+                environment,
+                rows: Vec::new(),
+                sweep: None,
+            },
+            begin: Instant::now(),
+            well: true,
         };
-        let part = measure(*iommu, o, &extent, save).with_context(|| iommu.name().to_string())?;
-        println!("{}", table::part(&part));
+        steps.all();
+        println!("{}", table::part(&steps.part));
+        well &= steps.well;
+        if out.exists() {
+            results = Results::read(&out)?;
+        }
     }
     eprintln!(
         "bench: results are in {}, logs in {}",
         out.display(),
         logs.display()
     );
-    Ok(())
+    Ok(well)
 }
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("bench: not everything was measured: see above");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
