@@ -6,7 +6,8 @@
 //! was measured at the same time: so the host may have been slower one day than the other. Two values differ
 //! where their intervals have nothing in common.
 
-use crate::result::{Known, Part, Results, Row};
+use crate::result::{Curve, Known, Part, Point, Results, Row};
+use crate::stats::Interval;
 use std::fmt;
 
 /// What became of a row.
@@ -51,69 +52,93 @@ impl fmt::Display for Compared {
     }
 }
 
-/// What is compared of a row.
-fn known(row: &Row) -> Known {
-    if row.unit.counted() {
-        row.ours()
-    } else {
-        row.ratio()
+/// One thing that is compared.
+struct Value {
+    name: String,
+    known: Known,
+    unit: String,
+    digits: usize,
+    more_is_better: bool,
+}
+
+fn of_row(iommu: &str, row: &Row) -> Value {
+    let counted = row.unit.counted();
+    let of = if counted { "" } else { " of the kernel's" };
+    Value {
+        name: format!("{iommu} {} {} {}", row.what, row.unit, row.policy),
+        known: if counted { row.ours() } else { row.ratio() },
+        unit: format!("{}{of}", row.unit),
+        digits: if counted { 1 } else { 3 },
+        more_is_better: row.unit.more_is_better(),
     }
 }
 
-fn rows(old: &Row, new: &Row) -> (Change, String) {
-    let (before, after) = match (known(old), known(new)) {
+fn of_point(iommu: &str, curve: &Curve, point: &Point) -> [Value; 2] {
+    let value = |what, known| Value {
+        name: format!(
+            "{iommu} sweep {what} +{} us {}, {}",
+            point.cost_us,
+            curve.driver(),
+            curve.policy
+        ),
+        known: Known::Is(known),
+        unit: "ns".into(),
+        digits: 0,
+        more_is_better: false,
+    };
+    [value("pair", point.pair()), value("read", point.read())]
+}
+
+fn values(part: &Part) -> Vec<Value> {
+    let iommu = &part.iommu;
+    let rows = part.rows.iter().map(|row| of_row(iommu, row));
+    let curves = part.sweep.iter().flat_map(|s| &s.curves);
+    let points = curves.flat_map(|c| c.points.iter().map(move |p| (c, p)));
+    let points = points.flat_map(|(c, p)| of_point(iommu, c, p));
+    rows.chain(points).collect()
+}
+
+fn change(old: &Value, new: &Value) -> (Change, String) {
+    let (before, after) = match (&old.known, &new.known) {
         (Known::Is(before), Known::Is(after)) => (before, after),
         (Known::Not(why), _) => return (Change::NotKnown(why.clone()), format!("before: {why}")),
         (_, Known::Not(why)) => return (Change::NotKnown(why.clone()), format!("after: {why}")),
     };
-    let of = if old.unit.counted() {
-        ""
-    } else {
-        " of the kernel's"
+    let digits = old.digits;
+    let interval = |i: &Interval| {
+        let (low, middle, high) = (i.low, i.middle, i.high);
+        format!("{middle:.digits$} ({low:.digits$}-{high:.digits$})")
     };
-    let digits = if old.unit.counted() { 1 } else { 3 };
-    let interval = |i: &crate::stats::Interval| {
-        format!(
-            "{:.digits$} ({:.digits$}-{:.digits$})",
-            i.middle, i.low, i.high
-        )
-    };
-    let text = format!(
-        "{} to {} {}{of}",
-        interval(&before),
-        interval(&after),
-        old.unit
-    );
+    let text = format!("{} to {} {}", interval(before), interval(after), old.unit);
     let more = after.middle > before.middle;
-    let change = match before.meets(&after) {
+    let change = match before.meets(after) {
         true => Change::Same,
-        false if more == old.unit.more_is_better() => Change::Better,
+        false if more == old.more_is_better => Change::Better,
         false => Change::Worse,
     };
     (change, text)
 }
 
 fn parts(old: &Part, new: &Part) -> Vec<Compared> {
-    let name = |row: &Row| format!("{} {} {} {}", new.iommu, row.what, row.unit, row.policy);
-    let find = |part: &'_ Part, row: &Row| part.rows.iter().position(|r| r.key() == row.key());
+    let (old, new) = (values(old), values(new));
+    let find = |values: &[Value], name: &str| values.iter().position(|v| v.name == name);
     let mut all = Vec::new();
-    for row in &old.rows {
-        let (change, text) = match find(new, row) {
-            Some(at) => rows(row, &new.rows[at]),
-            None => (Change::Gone, String::new()),
-        };
+    let mut add = |name: &str, (change, text)| {
         all.push(Compared {
-            name: name(row),
+            name: name.into(),
             change,
             text,
         });
+    };
+    for value in &old {
+        let at = find(&new, &value.name);
+        add(
+            &value.name,
+            at.map_or((Change::Gone, String::new()), |at| change(value, &new[at])),
+        );
     }
-    for row in new.rows.iter().filter(|r| find(old, r).is_none()) {
-        all.push(Compared {
-            name: name(row),
-            change: Change::New,
-            text: String::new(),
-        });
+    for value in new.iter().filter(|v| find(&old, &v.name).is_none()) {
+        add(&value.name, (Change::New, String::new()));
     }
     all
 }
@@ -125,6 +150,54 @@ pub fn compare(old: &Results, new: &Results) -> Vec<Compared> {
         .iter()
         .filter_map(|n| Some((old.part(&n.iommu)?, n)));
     both.flat_map(|(o, n)| parts(o, n)).collect()
+}
+
+/// How many of these there are.
+pub struct Count {
+    /// Their intervals have nothing in common
+    pub better: usize,
+    /// The same
+    pub worse: usize,
+    /// Their intervals meet
+    pub same: usize,
+    /// Of at least one nothing can be said
+    pub not_known: usize,
+    /// Only one of the files has them
+    pub one_file: usize,
+}
+
+impl Count {
+    /// Of these.
+    pub fn of(all: &[Compared]) -> Count {
+        let count = |is: fn(&Change) -> bool| all.iter().filter(|c| is(&c.change)).count();
+        Count {
+            better: count(|c| *c == Change::Better),
+            worse: count(|c| *c == Change::Worse),
+            same: count(|c| *c == Change::Same),
+            not_known: count(|c| matches!(c, Change::NotKnown(_))),
+            one_file: count(|c| matches!(c, Change::New | Change::Gone)),
+        }
+    }
+
+    /// How many of them are known twice.
+    pub fn known(&self) -> usize {
+        self.better + self.worse + self.same
+    }
+
+    /// Whether all that is known agrees, and both files have the same.
+    pub fn agree(&self) -> bool {
+        self.better + self.worse + self.one_file == 0
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} better, {} worse, {} the same, {} not known, {} only in one file",
+            self.better, self.worse, self.same, self.not_known, self.one_file
+        )
+    }
 }
 
 /// Reasons why the comparison may mislead.
@@ -147,7 +220,7 @@ pub fn warnings(old: &Results, new: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Unit, tests as sample};
+    use crate::result::{Sweep, Unit, tests as sample};
 
     fn results(iommu: &str, rows: Vec<Row>) -> Results {
         let mut results = Results::new();
@@ -217,6 +290,57 @@ mod tests {
             all.iter().map(|c| c.change.clone()).collect::<Vec<_>>(),
             [Change::Gone, Change::New]
         );
+    }
+
+    #[test]
+    fn points_of_the_sweep_are_compared_too() {
+        let swept = |pair_ns, read_ns, curves: usize| {
+            let point = Point {
+                cost_us: 5.0,
+                pair_ns,
+                read_ns,
+            };
+            let curve = |n| Curve {
+                ours: n == 0,
+                policy: "fq".into(),
+                points: vec![point],
+            };
+            let mut part = sample::part("vtd", vec![]);
+            part.sweep = Some(Sweep {
+                delayed: [String::new(), String::new()],
+                curves: (0..curves).map(curve).collect(),
+            });
+            let mut results = Results::new();
+            results.join(part).unwrap();
+            results
+        };
+        let old = swept(1000.0, 1000.0, 2);
+        let count = |new: &Results| Count::of(&compare(&old, new));
+        assert!(count(&old).agree());
+        assert_eq!(count(&old).same, 4);
+        // A read repeats less well than a pair.
+        let slower = count(&swept(1050.0, 1050.0, 2));
+        assert_eq!((slower.worse, slower.same), (2, 2));
+        assert_eq!(count(&swept(1000.0, 800.0, 2)).better, 2);
+        let fewer = count(&swept(1000.0, 1000.0, 1));
+        assert_eq!((fewer.same, fewer.one_file), (2, 2));
+        assert!(!fewer.agree());
+        let all = compare(&old, &swept(1000.0, 1000.0, 1));
+        assert_eq!(all[0].name, "vtd sweep pair +5 us ours, fq");
+    }
+
+    #[test]
+    fn agreeing_is_of_what_is_known() {
+        let row = |v: f64| sample::row(Unit::InsnsPerPair, &[v], &[1000.0]);
+        let few = Row {
+            what: "fio".into(),
+            ..sample::row(Unit::Iops, &[1.0; 3], &[1.0; 3])
+        };
+        let file = |v| results("vtd", vec![row(v), few.clone()]);
+        let count = |new| Count::of(&compare(&file(1000.0), &file(new)));
+        let same = count(1005.0);
+        assert_eq!((same.known(), same.not_known), (1, 1));
+        assert!(same.agree() && !count(1030.0).agree() && !count(970.0).agree());
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod rst;
 mod sweep;
 
 use crate::plan::POLICIES;
-use crate::result::{Known, Part, REPEATS, Results, Row, Unit, WIDEST};
+use crate::result::{Known, Part, READ_REPEATS, REPEATS, Results, Row, Unit, WIDEST};
 use crate::stats;
 use crate::table;
 use anyhow::{Context, Result};
@@ -214,6 +214,7 @@ pub fn document(results: &Results) -> String {
     TEXT.replace("@CONFIDENCE@", &format!("{:.0}", stats::CONFIDENCE * 100.0))
         .replace("@WIDEST@", &format!("{:.0}", WIDEST * 100.0))
         .replace("@REPEATS@", &format!("{:.0}", REPEATS * 100.0))
+        .replace("@READ_REPEATS@", &format!("{:.0}", READ_REPEATS * 100.0))
         .replace("@FEWEST@", &stats::fewest().to_string())
         .replace("@RESULTS@", all.trim_end())
 }

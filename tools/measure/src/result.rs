@@ -19,6 +19,9 @@ pub const WIDEST: f64 = 0.15;
 /// memory lies, and what a timer interrupts.
 pub const REPEATS: f64 = 0.01;
 
+/// The same of a read in the sweep, of which some lies in interrupts of an idle CPU and is not counted.
+pub const READ_REPEATS: f64 = 0.05;
+
 /// A whole file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Results {
@@ -214,6 +217,25 @@ pub struct Point {
     pub pair_ns: f64,
     /// The same of a random read of 4 KB from NVMe
     pub read_ns: f64,
+}
+
+impl Curve {
+    /// Whose it is, for reading.
+    pub fn driver(&self) -> &'static str {
+        if self.ours { "ours" } else { "the kernel's" }
+    }
+}
+
+impl Point {
+    /// Of a pair, and how far it repeats.
+    pub fn pair(&self) -> Interval {
+        Interval::of(self.pair_ns).at_least(REPEATS * self.pair_ns)
+    }
+
+    /// Of a read.
+    pub fn read(&self) -> Interval {
+        Interval::of(self.read_ns).at_least(READ_REPEATS * self.read_ns)
+    }
 }
 
 impl Part {

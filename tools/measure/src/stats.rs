@@ -21,6 +21,15 @@ pub struct Interval {
 }
 
 impl Interval {
+    /// Of one measurement, without width.
+    pub fn of(value: f64) -> Interval {
+        Interval {
+            low: value,
+            middle: value,
+            high: value,
+        }
+    }
+
     /// Its width, as a part of the median.
     pub fn width(&self) -> f64 {
         if self.high == self.low {

@@ -4,7 +4,7 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use measure::compare::{self, Change, Compared};
+use measure::compare::{self, Change, Compared, Count};
 use measure::result::Results;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "bench-compare")]
 #[command(
-    after_help = "Exit status: 0 nothing is worse, 1 something is, 2 the files cannot be compared"
+    after_help = "Exit status: 0 nothing is worse (--same: nothing differs), 1 something is, 2 the files cannot be compared"
 )]
 struct Options {
     /// Before
@@ -25,8 +25,12 @@ struct Options {
     /// Also rows that are the same or not known
     #[arg(long)]
     all: bool,
+    /// The two are of the same code: nothing may be better, worse, or only in one file
+    #[arg(long)]
+    same: bool,
 }
 
+/// Whether it is as it should be.
 fn run(o: &Options) -> Result<bool> {
     let (old, new) = (Results::read(&o.old)?, Results::read(&o.new)?);
     let warnings = compare::warnings(&old, &new);
@@ -37,25 +41,36 @@ fn run(o: &Options) -> Result<bool> {
     if all.is_empty() {
         bail!("the files have nothing in common");
     }
-    let count = |is: fn(&Change) -> bool| all.iter().filter(|c| is(&c.change)).count();
     let dull = |c: &Compared| matches!(c.change, Change::Same | Change::NotKnown(_));
     all.iter()
         .filter(|c| o.all || !dull(c))
         .for_each(|c| println!("{c}"));
-    let worse = count(|c| *c == Change::Worse);
+    let count = Count::of(&all);
+    println!("{count}");
+    if !o.same {
+        return Ok(count.worse == 0);
+    }
+    if count.known() == 0 {
+        bail!("nothing is known in both files");
+    }
+    // A warning: they are of different machines, or an IOMMU is only in one.
+    let agree = count.agree() && warnings.is_empty();
+    let verdict = if agree {
+        "they agree"
+    } else {
+        "they do not agree"
+    };
     println!(
-        "{} better, {worse} worse, {} the same, {} not known, {} only in one file",
-        count(|c| *c == Change::Better),
-        count(|c| *c == Change::Same),
-        count(|c| matches!(c, Change::NotKnown(_))),
-        count(|c| matches!(c, Change::New | Change::Gone)),
+        "{} rows, {} known in both: {verdict}",
+        all.len(),
+        count.known()
     );
-    Ok(worse > 0)
+    Ok(agree)
 }
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
-        Ok(worse) => ExitCode::from(u8::from(worse)),
+        Ok(well) => ExitCode::from(u8::from(!well)),
         Err(error) => {
             eprintln!("bench-compare: {error:#}");
             ExitCode::from(2)

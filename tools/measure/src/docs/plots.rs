@@ -40,9 +40,8 @@ fn bars(part: &Part, unit: Unit, title: &str, names: &[String]) -> Bars {
 fn sweep_lines(part: &Part, sweep: &Sweep) -> Lines {
     let series = sweep.curves.iter().map(|c| {
         let points = c.points.iter().map(|p| (p.cost_us, 1e6 / p.read_ns));
-        let driver = if c.ours { "ours" } else { "the kernel's" };
         Line {
-            name: format!("{driver}, {}", c.policy),
+            name: format!("{}, {}", c.driver(), c.policy),
             points: points.collect(),
             baseline: !c.ours,
         }

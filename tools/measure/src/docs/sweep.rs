@@ -85,11 +85,7 @@ pub(super) fn section(part: &Part, sweep: &Sweep) -> String {
     for of_pairs in [false, true] {
         let mut rows = rows.clone();
         for curve in &sweep.curves {
-            let name = format!(
-                "{}, {}",
-                if curve.ours { "ours" } else { "the kernel's" },
-                curve.policy
-            );
+            let name = format!("{}, {}", curve.driver(), curve.policy);
             let cells = curve
                 .points
                 .iter()
