@@ -14,6 +14,8 @@ use std::sync::Mutex;
 /// What an invalidation costs more, in microseconds.
 const COSTS: [u32; 6] = [0, 5, 10, 20, 50, 100];
 const PAIRS: u32 = 500;
+/// Before anything is measured: as many as fill the core's one queue, and the caches of any policy.
+const WARM: u32 = 40_000;
 const READS: u32 = 4000;
 const READ: &str = "--rw=randread --bs=4k --iodepth=32";
 
@@ -68,10 +70,15 @@ fn curves(guest: Guest, ours: bool, done: &dyn Fn()) -> Result<(Vec<Curve>, Stri
     };
     let mut curves: Vec<(usize, Curve)> =
         policies(ours).into_iter().map(|n| (n, curve(n))).collect();
+    let read = |n: usize| format!("busy {} {READS} {READ}", n + 1);
     let calls = |cost: u32| -> Result<f64> {
         guest::number("calls", &guest.order(&format!("cost {cost}"))?)
     };
     let delayed = guest.order("delayed")?.concat();
+    for (n, _) in &curves {
+        guest.order(&format!("pair {} size=4k pairs={WARM}", *n + 1))?;
+        guest.order(&read(*n))?;
+    }
     for cost in COSTS {
         for (n, curve) in &mut curves {
             let before = calls(cost)?;
@@ -83,7 +90,7 @@ fn curves(guest: Guest, ours: bool, done: &dyn Fn()) -> Result<(Vec<Curve>, Stri
                     "{delayed} was called {seen} times for {PAIRS} unmaps under strict: it is not what submits them"
                 );
             }
-            let read = guest.order(&format!("busy {} {READS} {READ}", *n + 1))?;
+            let read = guest.order(&read(*n))?;
             curve.points.push(Point {
                 cost_us: cost.into(),
                 pair_ns: guest::number("ns", &pair)?,
