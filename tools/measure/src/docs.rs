@@ -304,7 +304,7 @@ mod tests {
             .lines()
             .filter_map(|l| l.strip_prefix(".. figure:: "))
             .collect();
-        assert_eq!(images.len(), 4);
+        assert_eq!(images.len(), 5);
         for image in images {
             assert!(dir.path().join(image).exists(), "{image}");
             assert!(

@@ -5,7 +5,7 @@
 use super::{find, iommu_name};
 use crate::plan::{FIO, PAIRS, POLICIES};
 use crate::plot::{self, Bars, Line, Lines};
-use crate::result::{Part, Sweep, Unit};
+use crate::result::{Part, Point, Sweep, Unit};
 use anyhow::Result;
 use std::path::Path;
 
@@ -37,19 +37,17 @@ fn bars(part: &Part, unit: Unit, title: &str, names: &[String]) -> Bars {
     }
 }
 
-fn sweep_lines(part: &Part, sweep: &Sweep) -> Lines {
-    let series = sweep.curves.iter().map(|c| {
-        let points = c.points.iter().map(|p| (p.cost_us, 1e6 / p.read_ns));
-        Line {
-            name: format!("{}, {}", c.driver(), c.policy),
-            points: points.collect(),
-            baseline: !c.ours,
-        }
+/// Curves of the sweep, of a value of each point.
+fn sweep_lines(part: &Part, sweep: &Sweep, y: &str, value: fn(&Point) -> f64) -> Lines {
+    let series = sweep.curves.iter().map(|c| Line {
+        name: format!("{}, {}", c.driver(), c.policy),
+        points: c.points.iter().map(|p| (p.cost_us, value(p))).collect(),
+        baseline: !c.ours,
     });
     Lines {
         title: format!("{}: where an invalidation costs more", iommu_name(part)),
         x: "what an invalidation costs more (us)".into(),
-        y: "thousand reads of 4 KB per s of CPU time".into(),
+        y: y.into(),
         series: series.collect(),
     }
 }
@@ -82,8 +80,13 @@ pub(super) fn write(part: &Part, folder: &Path) -> Result<()> {
         );
         plot::write(&iops, folder, &name("iops"))?;
     }
-    match &part.sweep {
-        Some(sweep) => plot::write(&sweep_lines(part, sweep), folder, &name("sweep")),
-        None => Ok(()),
-    }
+    let Some(sweep) = &part.sweep else {
+        return Ok(());
+    };
+    let reads = "thousand reads of 4 KB per s of CPU time";
+    let reads = sweep_lines(part, sweep, reads, |p| 1e6 / p.read_ns);
+    plot::write(&reads, folder, &name("sweep"))?;
+    let pairs = "CPU time of a pair of 4 KB (us)";
+    let pairs = sweep_lines(part, sweep, pairs, |p| p.pair_ns / 1e3);
+    plot::write(&pairs, folder, &name("sweep-pairs"))
 }

@@ -102,5 +102,10 @@ pub(super) fn section(part: &Part, sweep: &Sweep) -> String {
         "sweep",
         "Reads per second of CPU time over what an invalidation costs more",
     );
+    text += &image(
+        part,
+        "sweep-pairs",
+        "CPU time of a pair of map and unmap of 4 KB over what an invalidation costs more",
+    );
     text + &a13(sweep)
 }
