@@ -75,7 +75,7 @@ help:
 	@echo 'make check LONG=1     also the variants that take many minutes'
 	@echo 'make check-package    that the Debian package installs, survives kernel updates, boots'
 	@echo 'make bench         what mapping and I/O cost, with our drivers and the in-tree ones; build/bench/result.json'
-	@echo 'make bench QUICK=1    less of it, in some minutes; build/bench/quick.json'
+	@echo 'make bench QUICK=1    less of it, in five minutes; build/bench/quick.json'
 	@echo 'make bench-docs    Documentation/performance.rst from RESULT=FILE'
 	@echo 'make clippy        lint the modules with the settings of the kernel'
 	@echo 'make fmt           format the Rust code with the settings of the kernel'

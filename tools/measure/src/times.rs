@@ -8,6 +8,7 @@ use crate::guest::{self, Guest, Machine};
 use crate::plan::{Extent, FIO, Iommu, PAIRS, POLICIES};
 use crate::progress::Progress;
 use crate::result::{Row, Unit};
+use crate::stats;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs::File;
@@ -44,10 +45,13 @@ impl Item {
 fn timed(extent: &Extent, item: &Item) -> bool {
     let policy = POLICIES[item.policy].ours;
     match item.unit {
+        _ if extent.quick => match item.what.as_str() {
+            "pair 4k" => ["strict", "fq", "lazy"].contains(&policy),
+            _ => policy == "strict",
+        },
         // Nothing is mapped, however large it is.
-        Unit::NsPerPair if policy == "identity" => item.what == "pair 4k" && !extent.quick,
-        Unit::NsPerPair => policy != "fq-single" || !extent.quick,
-        _ => !extent.quick || ["strict", "lazy"].contains(&policy),
+        Unit::NsPerPair if policy == "identity" => item.what == "pair 4k",
+        _ => policy != "identity" || item.what == "fio 4k read depth 32",
     }
 }
 
@@ -152,6 +156,36 @@ fn fill(lines: &[String], slice: Duration) -> Result<u64> {
     Ok((slice.as_nanos() as f64 / each.max(50.0)) as u64 + 16)
 }
 
+/// How often pairs take turns in a round. I/O does once: to start fio takes longer than all slices of pairs.
+const TURNS: usize = 2;
+
+/// The items in the order of a round, each with the number of its turn.
+fn turns(items: &[Item]) -> Vec<(usize, usize)> {
+    let of = |turn: usize| {
+        let has = move |i: &Item| turn == 0 || i.unit == Unit::NsPerPair;
+        let numbers = items.iter().enumerate().filter(move |(_, i)| has(i));
+        numbers.map(move |(n, _)| (turn, n))
+    };
+    (0..TURNS).flat_map(of).collect()
+}
+
+/// How many of the items, from the first on, can have the fewest slices that say something: one round is over, in
+/// which a slice of each took so long.
+fn affordable(items: &[Item], took: &[Duration], left: Duration) -> usize {
+    let cost = |all: usize| -> Duration {
+        let once = items[..all].iter().any(|i| i.unit == Unit::Iops);
+        let rounds = stats::fewest().div_ceil(if once { 1 } else { TURNS });
+        let round = turns(&items[..all]).into_iter().map(|(_, n)| took[n]);
+        // CAST: a few.
+        round.sum::<Duration>() * (rounds - 1) as u32
+    };
+    let fits = |all: &usize| cost(*all) <= left;
+    (1..=items.len())
+        .take_while(fits)
+        .last()
+        .unwrap_or(items.len().min(1))
+}
+
 /// The two guests. They boot while something else is done.
 pub fn start(machine: &Machine) -> Result<[Guest; 2]> {
     let machine = Machine {
@@ -194,28 +228,44 @@ pub fn run(
         in_tree: Vec::new(),
     };
     let mut rows: Vec<Row> = items.iter().map(empty).collect();
-    let mut longest = Duration::ZERO;
-    for round in 1.. {
-        let begin = Instant::now();
-        if begin + longest > end {
+    // How long an item took, for both drivers.
+    let mut took = vec![Duration::ZERO; items.len()];
+    let mut all = items.len();
+    'time: for round in 0.. {
+        if all == 0 {
             break;
         }
-        for (item, row) in items.iter().zip(&mut rows) {
+        for (turn, n) in turns(&items[..all]) {
+            let begin = Instant::now();
+            if begin + took[n] > end {
+                break 'time;
+            }
             // Who is first takes turns too.
-            let first = round % 2;
+            let first = (round + turn) % 2;
             let mut values = [0.0; 2];
             for driver in [first, 1 - first] {
-                values[driver] = slice(&guests[driver], item, driver, &mut kept)?;
+                values[driver] = slice(&guests[driver], &items[n], driver, &mut kept)?;
             }
             if values.iter().all(|v| v.is_finite()) {
-                row.ours.push(values[0]);
-                row.in_tree.push(values[1]);
+                rows[n].ours.push(values[0]);
+                rows[n].in_tree.push(values[1]);
             }
-            progress.until(&format!("round {round}"), end);
+            took[n] = took[n].max(begin.elapsed());
+            progress.until(&format!("round {}", round + 1), end);
         }
-        longest = longest.max(begin.elapsed());
         save(&rows)?;
+        if round == 0 {
+            all = affordable(&items, &took, end.saturating_duration_since(Instant::now()));
+            for item in &items[all..] {
+                let policy = POLICIES[item.policy].ours;
+                eprintln!(
+                    "bench: {}, {policy}: no time for as many slices as say something (--minutes)",
+                    item.what
+                );
+            }
+        }
     }
+    save(&rows)?;
     guests.into_iter().try_for_each(Guest::end)
 }
 
@@ -236,7 +286,7 @@ mod tests {
     fn what_fio_said_is_kept_until_it_says_it_anew() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fio.jsonl");
-        let items = items(&Extent::new(true));
+        let items = items(&Extent::new(false));
         let fio: Vec<Item> = items.into_iter().filter(|i| i.unit == Unit::Iops).collect();
         let keep = |items: &[Item], said: u32| {
             let mut kept = Kept::new(&file, items).unwrap();
@@ -266,6 +316,39 @@ mod tests {
             2_000_016
         );
         assert!(fill(&lines("no answer"), slice).is_err());
+    }
+
+    #[test]
+    fn pairs_take_turns_more_often() {
+        let items = items(&Extent::new(true));
+        let turns = turns(&items);
+        for (n, item) in items.iter().enumerate() {
+            let of: Vec<usize> = turns.iter().filter(|t| t.1 == n).map(|t| t.0).collect();
+            match item.unit {
+                Unit::NsPerPair => assert_eq!(of, (0..TURNS).collect::<Vec<_>>()),
+                _ => assert_eq!(of, [0]),
+            }
+        }
+        // Never twice without others between.
+        assert!(turns.windows(2).all(|w| w[0].1 != w[1].1));
+    }
+
+    #[test]
+    fn there_is_time_for_what_can_be_known() {
+        let items = items(&Extent::new(true));
+        let pairs = items.iter().filter(|i| i.unit == Unit::NsPerPair).count();
+        assert!(0 < pairs && pairs < items.len());
+        let took = vec![Duration::from_secs(1); items.len()];
+        let of = |seconds| affordable(&items, &took, Duration::from_secs(seconds));
+        let round = turns(&items).len() as u64;
+        assert_eq!(of(7 * round), items.len());
+        assert_eq!(of(7 * round - 1), items.len() - 1);
+        // Pairs alone need less than half of the rounds.
+        let round = turns(&items[..pairs]).len() as u64;
+        assert_eq!((of(3 * round), of(3 * round - 1)), (pairs, pairs - 1));
+        // What is one slice is not nothing.
+        assert_eq!(of(0), 1);
+        assert_eq!(affordable(&[], &[], Duration::ZERO), 0);
     }
 
     #[test]

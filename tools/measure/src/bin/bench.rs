@@ -8,7 +8,7 @@ use measure::environment::{self, Environment};
 use measure::guest::{self, Guest, Machine};
 use measure::plan::{Extent, Iommu, POLICIES};
 use measure::result::{Part, Results};
-use measure::{count, sweep, table, times};
+use measure::{count, progress, sweep, table, times};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ struct Options {
     )]
     iommu: Vec<Iommu>,
 
-    /// Less of everything: made for 90 s an IOMMU, where the host has nothing else to do
+    /// Less of everything: at most 100 s an IOMMU
     #[arg(long)]
     quick: bool,
 
@@ -42,7 +42,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_name = "POLICY", value_parser = POLICIES.map(|p| p.ours))]
     policies: Vec<String>,
 
-    /// For an IOMMU's times, whatever the rest has taken [default: 15, with --quick a half]
+    /// For an IOMMU's times [default: what the rest leaves of 28, at least 15; with --quick of one and a half]
     #[arg(long)]
     minutes: Option<u64>,
 
@@ -218,8 +218,18 @@ fn run(o: &Options) -> Result<bool> {
         eprintln!("bench: the host is not idle (load {load}): more of the times will be not known");
     }
     let mut well = true;
-    for iommu in &o.iommu {
+    for (n, iommu) in o.iommu.iter().enumerate() {
         let (machine, environment, beside) = begin(*iommu, &results)?;
+        if o.has(Step::Times) && o.minutes.is_none() {
+            // CAST: three at most.
+            let left = extent.seconds * (o.iommu.len() - n) as u64;
+            let of = format!("{} of {}", n + 1, o.iommu.len());
+            eprintln!(
+                "bench: {}, {of}: about {} left for all",
+                iommu.name(),
+                progress::span(left as f64)
+            );
+        }
         let mut steps = Steps {
             o,
             extent: &extent,
