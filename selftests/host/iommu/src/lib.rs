@@ -15,6 +15,10 @@ pub mod acpi {
 #[path = "../../../../rust/bytes.rs"]
 pub mod bytes;
 #[path = "../../../../rust/confine"]
+#[allow(
+    missing_docs,
+    reason = "its documentation is in a file that is not pure"
+)]
 pub mod confine {
     pub mod aperture;
 }

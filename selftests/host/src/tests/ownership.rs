@@ -90,6 +90,7 @@ impl<const N: usize> Both<N> {
             Err(Errno::Perm) => seen.perm += 1,
             Err(Errno::Busy) => seen.busy += 1,
             Err(Errno::Already) => seen.already += 1,
+            Err(Errno::Invalid) => unreachable!("the rules do not know it"),
         }
         seen.user_domain += u32::from(self.counted.domain() == Domain::User);
         let member = self.counted.members[at];
