@@ -195,10 +195,18 @@ fn run(o: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let logs = match &o.results {
+        // Not made: one that is not of the host would be the toolbox's own, and nobody would find it.
+        Some(dir) if !dir.is_dir() => bail!(
+            "no directory {}: the toolbox has the checkout, the cache and /tmp",
+            dir.display()
+        ),
         Some(dir) => dir.clone(),
-        None => kernel::cache()?.join("results"),
+        None => {
+            let dir = kernel::cache()?.join("results");
+            std::fs::create_dir_all(&dir)?;
+            dir
+        }
     };
-    std::fs::create_dir_all(&logs)?;
 
     println!("KTAP version 1");
     let kernels: BTreeSet<&str> = jobs

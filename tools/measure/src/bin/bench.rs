@@ -2,7 +2,7 @@
 
 //! Measures; see `--help`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use measure::environment::{self, Environment};
 use measure::guest::{self, Guest, Machine};
@@ -190,10 +190,14 @@ fn run(o: &Options) -> Result<bool> {
     let logs = guest::logs();
     let name = if o.quick { "quick.json" } else { "result.json" };
     let out = o.out.clone().unwrap_or_else(|| logs.join(name));
-    for folder in [logs.as_path(), out.parent().unwrap_or(Path::new(""))] {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
-    }
+    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    // Not made: one that is not of the host would be the toolbox's own, and the results lost.
+    let folder = out.parent().filter(|folder| *folder != Path::new(""));
+    ensure!(
+        folder.is_none_or(Path::is_dir),
+        "no directory for {}: the toolbox has the checkout, the cache and /tmp",
+        out.display()
+    );
     let mut results = if out.exists() {
         Results::read(&out)?
     } else {
