@@ -434,9 +434,6 @@ fn fixed<D: Driver>(device: &Device<D>, dev: Function<'_>, to: State<D>) -> Resu
     }
     let _ = inject::reach("attach.post_hw", Some(dev.as_device()));
     let is_blocked = matches!(to, State::Blocked(_));
-    if !is_blocked {
-        confine::note(&device.endpoint, None);
-    }
     match core::mem::replace(&mut place.state, to) {
         State::Paging(old) if is_blocked && may_return(dev, &old) => {
             if let Some((old, proof)) = vacate(device, old) {

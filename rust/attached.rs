@@ -144,9 +144,12 @@ pub(crate) fn invalidate<D: Driver>(
 ) {
     for tag in tags(nodes) {
         let commands = batch.invalidate(tag, what);
-        for node in nodes.iter().filter(|node| Arc::ptr_eq(&node.tag, tag)) {
+        let on = nodes
+            .iter()
+            .filter(|node| !node.away && Arc::ptr_eq(&node.tag, tag));
+        on.for_each(|node| {
             node.endpoint.invalidations.add(commands, Relaxed);
-        }
+        });
     }
 }
 
@@ -158,8 +161,8 @@ pub(crate) fn invalidate<D: Driver>(
 ///
 /// One that comes back takes its own place, without further memory.
 ///
-/// Errors: `ENOMEM`; `EBUSY` if one of another group is on the list, and it or the new one is sealed. Nothing
-/// is done then. Context: may sleep.
+/// Errors: `ENOMEM`; `EBUSY` for the first of a group if one of another group is on the list, and either is
+/// sealed. Nothing is done then. Context: may sleep.
 pub(crate) fn insert<D: Driver>(
     domain: &Domain<D>,
     node: Node<D>,
@@ -168,7 +171,8 @@ pub(crate) fn insert<D: Driver>(
     loop {
         let wanted = {
             let mut nodes = Attached::lock(domain);
-            if nodes.iter().any(|other| other.excludes(&node)) {
+            // Where its group is, the core does not take no for an answer.
+            if !has_group(&nodes, &node.endpoint) && nodes.iter().any(|n| n.excludes(&node)) {
                 return Err(EBUSY);
             }
             let is_back =
@@ -273,6 +277,12 @@ fn take_out<D: Driver>(list: &SpinLockIrq<Nodes<D>>, is_one: impl Fn(&Node<D>) -
     }
 }
 
+/// Whether a device of the endpoint's group is on the domain, or may come back to it.
+pub(crate) fn has_group<D: Driver>(nodes: &[Node<D>], endpoint: &Endpoint<D>) -> bool {
+    let mut others = nodes.iter().map(|node| &node.endpoint);
+    others.any(|other| other.shares_group(endpoint))
+}
+
 /// The tag that the domain already has on a unit.
 ///
 /// Context: atomic.
@@ -299,15 +309,22 @@ pub(crate) fn flush<D: Driver>(
     let mut result = Ok(Synced::nothing_cached());
     let mut rest = nodes.as_slice();
     while let [first, others @ ..] = rest {
+        rest = others;
+        if first.away {
+            continue;
+        }
         let unit = &first.endpoint.unit;
         let mut batch = Batch::<D>::new(unit);
         let mut last = &first.tag;
         let mut commands = batch.invalidate(last, what);
         first.endpoint.invalidations.add(commands, Relaxed);
-        rest = others;
         while let [node, others @ ..] = rest {
             if !node.endpoint.unit.same(unit) {
                 break;
+            }
+            rest = others;
+            if node.away {
+                continue;
             }
             // Endpoints of a unit share the domain's tag on it, but for the rare two that were
             // attached at the same moment. To invalidate for one twice does no harm.
@@ -316,7 +333,6 @@ pub(crate) fn flush<D: Driver>(
                 commands = batch.invalidate(last, what);
             }
             node.endpoint.invalidations.add(commands, Relaxed);
-            rest = others;
         }
         if let Err(e) = batch.sync_in_place() {
             result = Err(e);

@@ -6,6 +6,7 @@
 //! A group's devices share a domain, so what is said of one is said of all, and of those that join them.
 
 use crate::{
+    attached,
     domain::Domain,
     driver::Driver,
     endpoint::{
@@ -67,7 +68,8 @@ struct Apertures {
     now: Option<Aperture>,
     /// While that is changed, what it was; else the same. Domains of owners have to fit in both.
     before: Option<Aperture>,
-    /// Of the default domain that a device of the group has come to last.
+    /// Of the default domain that a device of the group has come to last. An identity domain is none that counts:
+    /// it is for groups without an aperture, and for devices that leave their group.
     default: Option<Aperture>,
 }
 
@@ -96,6 +98,11 @@ fn has_company<D: Driver>(device: &Device<D>) -> bool {
     others.any(|other| !other.shares_group(&device.endpoint))
 }
 
+/// Whether one of them has company.
+fn have_company<D: Driver>(members: &[Arc<Device<D>>]) -> bool {
+    members.iter().any(|device| has_company(device))
+}
+
 /// Seals the devices of a group, or ends that: as long as they are sealed, a domain that one of them is
 /// on has no device of another group on it.
 ///
@@ -106,10 +113,13 @@ pub(crate) fn seal<D: Driver>(group: &Group<D>, sealed: bool) -> Result {
     if group.confinement.sealed.load(Relaxed) == sealed {
         return Ok(());
     }
+    if sealed && have_company(&members) {
+        return Err(EBUSY);
+    }
     group.confinement.sealed.store(sealed, Relaxed);
     // Who comes to a domain looks with the lock of its list held, which is taken here for each of them: either
     // that sees the seal, or this sees who came.
-    if sealed && members.iter().any(|device| has_company(device)) {
+    if sealed && have_company(&members) {
         group.confinement.sealed.store(false, Relaxed);
         return Err(EBUSY);
     }
@@ -171,7 +181,8 @@ pub(crate) fn is_narrowed<D: Driver>(endpoint: &Endpoint<D>) -> bool {
     apertures.now.or(apertures.before).is_some()
 }
 
-/// Whether an endpoint may come to a domain, as far as its group's aperture goes.
+/// Whether an endpoint may come to a domain, as far as its group's aperture goes. It may where its group is already:
+/// the core does not take no for an answer there.
 ///
 /// Errors: `EINVAL` for one of an owner that could map more; `EBUSY` for a default domain that could, as it was
 /// made before the aperture was changed. Context: may sleep.
@@ -179,6 +190,9 @@ pub(crate) fn check<D: Driver>(endpoint: &Endpoint<D>, domain: &Domain<D>) -> Re
     let Some(confinement) = endpoint.confinement.as_ref() else {
         return Ok(());
     };
+    if attached::has_group(&domain.attached.lock(), endpoint) {
+        return Ok(());
+    }
     let apertures = confinement.apertures.lock();
     let fits = |limit: Option<Aperture>| {
         let aperture = domain.aperture();
@@ -193,7 +207,7 @@ pub(crate) fn check<D: Driver>(endpoint: &Endpoint<D>, domain: &Domain<D>) -> Re
     (is_back || fits(apertures.now)).then_some(()).ok_or(EBUSY)
 }
 
-/// An endpoint has come to a default domain that was narrowed so, or to identity. Context: may sleep.
+/// An endpoint has come to a default domain that was narrowed so. Context: may sleep.
 pub(crate) fn note<D: Driver>(endpoint: &Endpoint<D>, narrowed: Option<Aperture>) {
     if let Some(confinement) = endpoint.confinement.as_ref() {
         confinement.apertures.lock().default = narrowed;
@@ -284,8 +298,12 @@ fn begin<D: Driver>(
     let members = group.members.lock();
     let apertures = &group.confinement.apertures;
     let to = parse(&members, function, text)?;
-    let before = apertures.lock().now;
-    if before == to {
+    let (before, default) = {
+        let apertures = apertures.lock();
+        (apertures.now, apertures.default)
+    };
+    // The domain may be of a change that failed, while users wrote the type.
+    if before == to && (base == Base::Identity || default == to) {
         return Ok(None);
     }
     if base == Base::Identity {
@@ -296,16 +314,18 @@ fn begin<D: Driver>(
         pr_info!("{function}: aperture cannot be set for a device that is not trusted\n");
         return Err(EPERM);
     }
-    if in_use(&members) {
+    let is_claimed = || {
+        members
+            .iter()
+            .any(|device| device.place.lock().is_claimed())
+    };
+    if in_use(&members) || is_claimed() {
         return Err(EBUSY);
     }
     apertures.lock().now = to;
     // An attach looks at it with the lock of the device's place held, which is taken here for each of them: either
     // that sees the change, or this sees who has come.
-    if members
-        .iter()
-        .any(|device| device.place.lock().is_claimed())
-    {
+    if is_claimed() {
         apertures.lock().now = before;
         return Err(EBUSY);
     }
