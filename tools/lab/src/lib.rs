@@ -3,6 +3,7 @@
 //! Host tools: `vm` starts one guest, `check` runs all tests.
 
 pub mod accel;
+pub mod clock;
 pub mod control;
 pub mod coverage;
 pub mod guest_test;

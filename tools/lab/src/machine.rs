@@ -70,8 +70,14 @@ fn extra_devices(o: &Options) -> Result<Vec<String>> {
     Ok(devices)
 }
 
-/// QEMU's arguments, without the console's, which depend on who reads it.
-pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>> {
+/// QEMU's arguments, without the console's, which depend on who reads it. `tsc_khz` is what the
+/// guest is told of its clock, where it would have to find out by itself.
+pub fn qemu_args(
+    o: &Options,
+    kernel: &Kernel,
+    kvm: bool,
+    tsc_khz: Option<u64>,
+) -> Result<Vec<String>> {
     let mut args: Vec<String> = Vec::new();
     let mut arg = |name: &str, value: String| {
         args.push(name.into());
@@ -108,7 +114,8 @@ pub fn qemu_args(o: &Options, kernel: &Kernel, kvm: bool) -> Result<Vec<String>>
     };
     arg("-kernel", image.display().to_string());
     arg("-initrd", format!("/dev/fd/{FD_INITRD}"));
-    let params = format!("{} {}", kernel_params(o), kernel.boot_args());
+    let clock = tsc_khz.map_or(String::new(), |khz| format!(" tsc_early_khz={khz}"));
+    let params = format!("{}{clock} {}", kernel_params(o), kernel.boot_args());
     arg("-append", params.trim_end().into());
     arg("-chardev", format!("socket,id=qmp,fd={FD_QMP}"));
     arg("-object", "monitor-qmp,id=qmp,chardev=qmp".into());
@@ -214,7 +221,7 @@ mod tests {
             dir: PathBuf::from("/k"),
             release: "1".into(),
         };
-        qemu_args(&options(words), &kernel, false).unwrap()
+        qemu_args(&options(words), &kernel, false, Some(2000)).unwrap()
     }
 
     fn devices(words: &[&str]) -> Vec<String> {
@@ -259,6 +266,13 @@ mod tests {
         let count = |a: &str| args.iter().filter(|b| *b == a).count();
         assert_eq!(count("enable=vtd_inv_desc_*"), 1);
         assert_eq!((count("-trace"), count("-D")), (2, 1));
+    }
+
+    #[test]
+    fn the_guest_is_told_of_its_clock() {
+        let args = args(&[]);
+        let append = args.iter().position(|a| a == "-append").unwrap();
+        assert!(args[append + 1].ends_with(" tsc_early_khz=2000"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::machine::{
 use crate::options::Options;
 use crate::splat::{Report, Scanner};
 use crate::trace::Trace;
-use crate::{accel, initramfs};
+use crate::{accel, clock, initramfs};
 use anyhow::{Context, Result};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -143,7 +143,9 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu,
         trace = Some(Trace::new(file));
     }
 
-    let mut args = machine::qemu_args(o, kernel, kvm)?;
+    // KVM tells the guest itself, and counted instructions are a clock that is never late.
+    let tsc_khz = (!kvm && !o.icount).then(clock::tsc_khz).flatten();
+    let mut args = machine::qemu_args(o, kernel, kvm, tsc_khz)?;
     let mut arg = |name: &str, value: String| args.extend([name.to_string(), value]);
     let mut console = None;
     if o.shell {
