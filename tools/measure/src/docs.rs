@@ -20,6 +20,7 @@ const TEXT: &str = include_str!("docs/performance.rst");
 fn iommu_name(part: &Part) -> &str {
     match part.iommu.as_str() {
         "vtd" => "VT-d",
+        "vtd-caching" => "VT-d with caching mode",
         "amd" => "AMD-Vi",
         "virtio" => "virtio-iommu",
         other => other,

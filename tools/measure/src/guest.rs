@@ -55,7 +55,6 @@ impl Machine {
         .map(String::from)
         .into();
         let mut option = |name: &str, value: String| words.extend([name.to_string(), value]);
-        option("--iommu", iommu.option().into());
         option(
             "--nvme",
             if self.disks { POLICIES.len() } else { 0 }.to_string(),
@@ -85,6 +84,7 @@ impl Machine {
             "--log",
             self.logs.join(self.log(ours)).display().to_string(),
         );
+        words.extend(iommu.options().iter().map(|o| o.to_string()));
         words.extend((!ours).then(|| "--in-tree".to_string()));
         words.extend(self.count.then(|| "--icount".to_string()));
         Options::try_parse_from(words).context("options of a guest")

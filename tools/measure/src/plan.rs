@@ -10,6 +10,8 @@ pub enum Iommu {
     /// VT-d
     #[value(alias = "intel")]
     Vtd,
+    /// VT-d with caching mode: it is told of new mappings, too
+    VtdCaching,
     /// AMD-Vi
     Amd,
     /// virtio-iommu
@@ -21,24 +23,26 @@ impl Iommu {
     pub fn name(self) -> &'static str {
         match self {
             Iommu::Vtd => "vtd",
+            Iommu::VtdCaching => "vtd-caching",
             Iommu::Amd => "amd",
             Iommu::Virtio => "virtio",
         }
     }
 
-    /// For `--iommu` of tools/vm.
-    pub fn option(self) -> &'static str {
+    /// Options of tools/vm.
+    pub fn options(self) -> &'static [&'static str] {
         match self {
-            Iommu::Vtd => "intel",
-            Iommu::Amd => "amd",
-            Iommu::Virtio => "virtio",
+            Iommu::Vtd => &["--iommu=intel"],
+            Iommu::VtdCaching => &["--iommu=intel", "--iommu-opt=caching-mode=on"],
+            Iommu::Amd => &["--iommu=amd"],
+            Iommu::Virtio => &["--iommu=virtio"],
         }
     }
 
     /// QEMU's events for commands to the unit.
     pub fn events(self) -> &'static str {
         match self {
-            Iommu::Vtd => "vtd_inv_desc_*",
+            Iommu::Vtd | Iommu::VtdCaching => "vtd_inv_desc_*",
             Iommu::Amd => "amdvi_*inval,amdvi_completion_wait",
             Iommu::Virtio => "virtio_iommu_map,virtio_iommu_unmap",
         }
@@ -48,7 +52,7 @@ impl Iommu {
     /// of new mappings with a command like that, or one of their own.
     pub fn invalidates(self, event: &str) -> bool {
         match self {
-            Iommu::Vtd => event.starts_with("vtd_inv_desc_iotlb"),
+            Iommu::Vtd | Iommu::VtdCaching => event.starts_with("vtd_inv_desc_iotlb"),
             Iommu::Amd => event == "amdvi_pages_inval",
             Iommu::Virtio => event == "virtio_iommu_unmap",
         }

@@ -26,7 +26,7 @@ const SUBMIT: &str = "_R.*5iommu5queue.*5Queue.*6submit(B[0-9A-Za-z]+_)?";
 /// kernel's; each is an expression for all of the name. GCC makes copies, called NAME.constprop.0 and the like.
 pub fn probe(iommu: Iommu) -> [&'static str; 2] {
     match iommu {
-        Iommu::Vtd => [SUBMIT, "qi_submit_sync"],
+        Iommu::Vtd | Iommu::VtdCaching => [SUBMIT, "qi_submit_sync"],
         Iommu::Amd => [
             SUBMIT,
             "iommu_completion_wait([.](constprop|isra|part)[.0-9]+)?",
