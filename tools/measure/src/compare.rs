@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn counts_change_by_more_than_they_repeat() {
-        let row = |v: f64| sample::row(Unit::InsnsPerPair, &[v], &[1000.0]);
+        let row = |v: f64| sample::row(Unit::InsnsPerPair, &[v; 4], &[1000.0; 4]);
         assert_eq!(change(row(1000.0), row(1010.0)), Change::Same);
         assert_eq!(change(row(1000.0), row(1030.0)), Change::Worse);
         assert_eq!(change(row(1030.0), row(1000.0)), Change::Better);
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn agreeing_is_of_what_is_known() {
-        let row = |v: f64| sample::row(Unit::InsnsPerPair, &[v], &[1000.0]);
+        let row = |v: f64| sample::row(Unit::InsnsPerPair, &[v; 4], &[1000.0; 4]);
         let few = Row {
             what: "fio".into(),
             ..sample::row(Unit::Iops, &[1.0; 3], &[1.0; 3])

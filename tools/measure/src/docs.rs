@@ -7,7 +7,9 @@ mod rst;
 mod sweep;
 
 use crate::plan::POLICIES;
-use crate::result::{Known, Part, READ_REPEATS, REPEATS, Results, Row, Unit, WIDEST};
+use crate::result::{
+    FEW_REPEAT, Known, MANY, Part, READ_REPEATS, REPEATS, Results, Row, Unit, WIDEST,
+};
 use crate::stats::{self, Interval};
 use crate::table;
 use anyhow::{Context, Result};
@@ -224,6 +226,8 @@ pub fn document(results: &Results) -> String {
     TEXT.replace("@CONFIDENCE@", &format!("{:.0}", stats::CONFIDENCE * 100.0))
         .replace("@WIDEST@", &format!("{:.0}", WIDEST * 100.0))
         .replace("@REPEATS@", &format!("{:.0}", REPEATS * 100.0))
+        .replace("@MANY@", &MANY.to_string())
+        .replace("@FEW_REPEAT@", &format!("{:.0}", FEW_REPEAT * 100.0))
         .replace("@READ_REPEATS@", &format!("{:.0}", READ_REPEATS * 100.0))
         .replace("@FEWEST@", &stats::fewest().to_string())
         .replace("@RESULTS@", all.trim_end())
@@ -254,7 +258,7 @@ mod tests {
         let mut part = sample::part(
             "vtd",
             vec![
-                sample::row(Unit::InsnsPerPair, &[1100.0], &[1000.0]),
+                sample::row(Unit::InsnsPerPair, &[1100.0; 4], &[1000.0; 4]),
                 sample::row(Unit::NsPerPair, &[500.0; 8], &[1000.0; 8]),
                 Row {
                     what: "fio 4k read depth 32".into(),

@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn unknown_values_are_said_to_be() {
         let rows = vec![
-            sample::row(Unit::InsnsPerPair, &[90.0], &[100.0]),
+            sample::row(Unit::InsnsPerPair, &[90.0; 4], &[100.0; 4]),
             sample::row(Unit::Iops, &[1.0], &[1.0]),
         ];
         let text = part(&sample::part("vtd", rows));
