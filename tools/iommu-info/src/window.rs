@@ -59,6 +59,17 @@ pub fn vtd_bits(capabilities: u64) -> Option<u8> {
     widest.map(|(_, bits)| guest.min(bits))
 }
 
+/// The bits of an IOVA that an AMD-Vi unit translates: what its largest host table does, by HATS (bits 11:10) of the
+/// extended feature register (AMD I/O virtualization specification, MMIO offset 0030h). `None` where it has no such table.
+pub fn amd_bits(features: u64) -> Option<u8> {
+    match (features >> 10) & 3 {
+        0 => Some(48),
+        1 => Some(57),
+        2 => Some(64),
+        _ => None,
+    }
+}
+
 /// Whether the kernel's own driver may use first-stage tables on a unit with this ECAP_REG: it has scalable mode
 /// (SMTS, bit 43) and such tables (FLTS, bit 47; VT-d specification, 11.4.3). Their window is the lower half of
 /// what they translate, 47 or 56 bits; but `intel_iommu=sm_off` makes it use second-stage ones.
@@ -187,6 +198,14 @@ mod tests {
         assert_eq!(vtd_bits(0x80d2_008c_222f_0606), Some(48));
         assert_eq!(vtd_bits(0x80d2_008c_2226_0206), Some(39));
         assert_eq!(vtd_bits(0x002f_0000), None);
+    }
+
+    #[test]
+    fn the_width_of_an_amd_unit() {
+        // QEMU's has tables of six levels.
+        assert_eq!(amd_bits(0x29d3), Some(64));
+        let others = [0, 1, 3].map(|levels| amd_bits((levels << 10) | 0x21d3));
+        assert_eq!(others, [Some(48), Some(57), None]);
     }
 
     proptest! {

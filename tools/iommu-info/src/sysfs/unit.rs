@@ -84,6 +84,10 @@ fn read(root: &Root, name: &str) -> Unit {
             .filter(|_| !unit.first_stage);
     } else if root.exists(&format!("{dir}/amd-iommu")) {
         unit.driver = "amd-iommu".into();
+        // Two registers, with a colon between.
+        let features = root.text(&format!("{dir}/amd-iommu/features")).ok();
+        let first = features.and_then(|text| hex(text.split(':').next()?));
+        unit.bits = first.and_then(window::amd_bits);
     } else if let Some(driver) = root.link_name(&format!("{dir}/device/driver")) {
         // That of virtio has the name of the device it is on, and nothing of its own.
         unit.driver = driver;
