@@ -99,6 +99,14 @@ owned_against_bind()
 	races owned --rounds "$TYPES" "$a" "$b"
 }
 
+both_at_work()
+{
+	take vfio-pci "$b" && races container-group "$a" "$b"
+	worked=$?
+	unbind "$b"
+	return $worked
+}
+
 threads()
 {
 	take vfio-pci "$d" && races container "$a" "$d"
@@ -114,11 +122,11 @@ claimable()
 # Only where the device was sent on purpose; the bridge asks for it.
 only_wanted_faults()
 {
-	expect "faults of others" "" "$(faults | grep -v -x -F -e "$(reported 0000:02:00.0 write 0x100000)" -e "$(reported "$d" write 0x100000)")"
+	expect "faults of others" "" "$(faults | grep -v -x -F -e "$(reported 0000:02:00.0 write 0x100000)" -e "$(reported 0000:02:00.0 write 0x101000)" -e "$(reported "$d" write 0x100000)")"
 }
 
 ktap_print_header
-ktap_set_plan 9
+ktap_set_plan 10
 ktap_test_result "B22 load" load
 mark_log
 ktap_test_result "B22 $TYPES times: types of a group of several, unbound" types
@@ -126,6 +134,7 @@ ktap_test_result "B22 $TYPES times: one is bound: only DMA to DMA-FQ" types_whil
 ktap_test_result "B18 the report follows the driver" rebinds
 ktap_test_result "B27 $ROUNDS times: VFIO closed, vfio-pci bound, nothing is reached" owned
 ktap_test_result "B7 $TYPES times: VFIO owns, a sibling cannot be bound, B23 who owns is told" owned_against_bind
+ktap_test_result "B20 two devices of the group, both at work" both_at_work
 ktap_test_result "C14 one container, three threads: map, unmap, another group comes and goes" threads
 ktap_test_result "B27 the group can be claimed again" claimable
 ktap_test_result "B27 no other faults" only_wanted_faults

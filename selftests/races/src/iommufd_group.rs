@@ -6,7 +6,7 @@
 use crate::file::{self, open_device};
 use crate::raw::Map;
 use crate::sysfs;
-use crate::testdev;
+use crate::testdev::Opened;
 use crate::vfio::Device;
 use crate::{ioas, iommufd};
 use anyhow::{bail, ensure, Context, Result};
@@ -37,36 +37,10 @@ fn refused<T>(what: &str, wanted: i32, result: Result<T>) -> Result<()> {
     }
 }
 
-/// A device that is open, with its registers.
-struct Opened {
-    device: Device,
-    registers: Map,
-    id: u32,
-}
-
-impl Opened {
-    fn new(iommufd: &File, address: &str) -> Result<Opened> {
-        let (vfio, id) = iommufd::bind(iommufd, &sysfs::Device::new(address))?;
-        let device = Device::from_file(vfio);
-        device.set_master()?;
-        let registers = device.registers(testdev::REGISTERS)?;
-        Ok(Opened {
-            device,
-            registers,
-            id,
-        })
-    }
-
-    /// Whether it reaches the memory that is mapped, if any is; nothing but that.
-    fn reaches(&self, memory: &Map) -> Result<bool> {
-        memory.write(0, 0);
-        let reached = testdev::write(&self.registers, ioas::IOVA)?;
-        let written = memory.read(0) == testdev::WRITTEN;
-        ensure!(reached == written, "memory and device differ");
-        let beyond = testdev::write(&self.registers, ioas::IOVA + PAGE)?;
-        ensure!(!beyond, "what is not mapped is reached");
-        Ok(reached)
-    }
+/// Opens a device for this owner; it has a number there.
+fn open(iommufd: &File, address: &str) -> Result<(Opened, u32)> {
+    let (vfio, id) = iommufd::bind(iommufd, &sysfs::Device::new(address))?;
+    Ok((Opened::new(Device::from_file(vfio))?, id))
 }
 
 pub fn run(o: &Options) -> Result<()> {
@@ -75,7 +49,7 @@ pub fn run(o: &Options) -> Result<()> {
     };
     let memory = Map::pages(PAGE as usize)?;
     let (one, other) = (open_device("/dev/iommu")?, open_device("/dev/iommu")?);
-    let a = Opened::new(&one, first)?;
+    let (a, id) = open(&one, first)?;
     let bind = || iommufd::bind(&other, &sysfs::Device::new(second));
     refused("another owner", EPERM, bind())?;
     for (name, flags) in [
@@ -83,26 +57,41 @@ pub fn run(o: &Options) -> Result<()> {
         ("nesting", NEST_PARENT),
         ("a domain for PASIDs", PASID),
     ] {
-        let domain = iommufd::new_domain(&one, a.id, flags);
+        let domain = iommufd::new_domain(&one, id, flags);
         refused(name, EOPNOTSUPP, domain)?;
     }
 
     let space = iommufd::new_ioas(&one)?;
-    ioas::attach(a.device.file(), space)?;
+    ioas::attach(a.device().file(), space)?;
     ioas::map(&one, space, &memory, PAGE)?;
-    let b = Opened::new(&one, second)?;
-    let another = ioas::attach(b.device.file(), iommufd::new_ioas(&one)?);
+    let (b, _) = open(&one, second)?;
+    let another = ioas::attach(b.device().file(), iommufd::new_ioas(&one)?);
     refused("another address space", EINVAL, another)?;
-    ioas::attach(b.device.file(), space)?;
-    ensure!(a.reaches(&memory)?, "{first} does not reach its memory");
-    ensure!(b.reaches(&memory)?, "{second} does not reach its memory");
+    ioas::attach(b.device().file(), space)?;
+    ensure!(
+        a.reaches(ioas::IOVA, &memory)?,
+        "{first} does not reach its memory"
+    );
+    ensure!(
+        b.reaches(ioas::IOVA, &memory)?,
+        "{second} does not reach its memory"
+    );
 
     ioas::unmap(&one, space, PAGE)?;
-    ensure!(!a.reaches(&memory)?, "{first} reaches unmapped memory");
-    ensure!(!b.reaches(&memory)?, "{second} reaches unmapped memory");
+    ensure!(
+        !a.reaches(ioas::IOVA, &memory)?,
+        "{first} reaches unmapped memory"
+    );
+    ensure!(
+        !b.reaches(ioas::IOVA, &memory)?,
+        "{second} reaches unmapped memory"
+    );
     ioas::map(&one, space, &memory, PAGE)?;
     drop(a);
-    ensure!(b.reaches(&memory)?, "{second} was disturbed by a close");
+    ensure!(
+        b.reaches(ioas::IOVA, &memory)?,
+        "{second} was disturbed by a close"
+    );
     refused(
         "another owner",
         EPERM,

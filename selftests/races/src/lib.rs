@@ -7,6 +7,7 @@ pub mod attach;
 pub mod cells;
 pub mod confine;
 pub mod container;
+pub mod container_group;
 pub mod fail_nth;
 pub mod file;
 pub mod group;

@@ -7,9 +7,9 @@
 
 use clap::{Parser, Subcommand};
 use races::{
-    age, attach, confine, container, fail_nth, grow, hold, huge, inject, ioas, iommufd,
-    iommufd_group, latency, load, memlock, oracle, owned, pages, schedule, storm, sysfs, table,
-    testdev, unplug, vmstat, walk,
+    age, attach, confine, container, container_group, fail_nth, grow, hold, huge, inject, ioas,
+    iommufd, iommufd_group, latency, load, memlock, oracle, owned, pages, schedule, storm, sysfs,
+    table, testdev, unplug, vmstat, walk,
 };
 use std::process::ExitCode;
 
@@ -47,6 +47,8 @@ enum Command {
     Owned(owned::Options),
     /// One container of VFIO, used by several threads at once
     Container(container::Options),
+    /// Two devices of one group with a container of VFIO
+    ContainerGroup(container_group::Options),
     /// Keep a device open with VFIO, and have it write for each line of the input
     Hold(hold::Options),
     /// Load a module in one try
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         Command::Storm(o) => storm::run(&o),
         Command::Owned(o) => owned::run(&o),
         Command::Container(o) => container::run(&o),
+        Command::ContainerGroup(o) => container_group::run(&o),
         Command::Hold(o) => hold::run(&o),
         Command::Load(o) => load::run(&o),
         Command::HoldDomain(o) => iommufd::run(&o),

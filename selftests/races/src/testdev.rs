@@ -6,7 +6,8 @@
 //! the device: what it then can reach is what the IOMMU lets through.
 
 use crate::raw::{ConfigPorts, Map};
-use anyhow::{bail, Context, Result};
+use crate::vfio::Device;
+use anyhow::{bail, ensure, Context, Result};
 use std::fs::OpenOptions;
 
 /// Bytes of registers that are used.
@@ -14,6 +15,8 @@ pub const REGISTERS: usize = 0x1000;
 
 /// What it writes.
 pub const WRITTEN: u32 = 0x1234_5678;
+
+const PAGE: u64 = 4096;
 
 const TRIGGER: usize = 0x00;
 const IOVA_LO: usize = 0x04;
@@ -40,6 +43,37 @@ pub fn write(registers: &Map, iova: u64) -> Result<bool> {
         TX_FAIL => Ok(false),
         MISMATCH | SAME => Ok(true),
         code => bail!("the test device does not answer ({code:#x})"),
+    }
+}
+
+/// A device that is open with VFIO, and its registers.
+pub struct Opened {
+    device: Device,
+    registers: Map,
+}
+
+impl Opened {
+    /// Lets it do DMA.
+    pub fn new(device: Device) -> Result<Opened> {
+        device.set_master()?;
+        let registers = device.registers(REGISTERS)?;
+        Ok(Opened { device, registers })
+    }
+
+    /// As it was opened.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether it reaches the page that may be mapped at `iova`; and never the page after it.
+    pub fn reaches(&self, iova: u64, page: &Map) -> Result<bool> {
+        page.write(0, 0);
+        let reached = write(&self.registers, iova)?;
+        let written = page.read(0) == WRITTEN;
+        ensure!(reached == written, "memory and device differ");
+        let beyond = write(&self.registers, iova + PAGE)?;
+        ensure!(!beyond, "what is not mapped is reached");
+        Ok(reached)
     }
 }
 
