@@ -19,6 +19,7 @@
 //!   insns on|off         write each instruction that is executed to a file (--insns)
 
 use crate::lead::Led;
+use crate::monitor::Monitor;
 use crate::trace::Trace;
 use qapi::qmp;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -124,13 +125,9 @@ fn split_request(line: &[u8]) -> (Option<String>, Option<String>) {
     }
 }
 
-type Monitor = qapi::Qmp<qapi::Stream<BufReader<UnixStream>, UnixStream>>;
-
-/// What requests are about: the monitor, with the greeting done at the first use,
-/// and the trace.
+/// What requests are about: the monitor and the trace.
 pub struct Host {
-    stream: Option<UnixStream>,
-    qmp: Option<Monitor>,
+    monitor: Monitor,
     deleted: Vec<String>,
     trace: Option<Trace>,
     insns: Option<PathBuf>,
@@ -140,8 +137,7 @@ pub struct Host {
 impl Host {
     pub fn new(monitor: UnixStream, trace: Option<Trace>, insns: Option<PathBuf>) -> Host {
         Host {
-            stream: Some(monitor),
-            qmp: None,
+            monitor: Monitor::new(monitor),
             deleted: Vec::new(),
             trace,
             insns,
@@ -154,16 +150,6 @@ impl Host {
         Host { led, ..self }
     }
 
-    fn monitor(&mut self) -> Result<&mut Monitor, String> {
-        if let Some(stream) = self.stream.take() {
-            let read = stream.try_clone().map_err(|e| e.to_string())?;
-            let mut qmp = qapi::Qmp::new(qapi::Stream::new(BufReader::new(read), stream));
-            qmp.handshake().map_err(|e| e.to_string())?;
-            self.qmp = Some(qmp);
-        }
-        self.qmp.as_mut().ok_or_else(|| "no monitor".to_string())
-    }
-
     /// Does what is asked; what there is to say about it besides.
     fn execute(&mut self, request: &str) -> Result<Vec<String>, String> {
         let words: Vec<&str> = request.split_whitespace().collect();
@@ -172,7 +158,7 @@ impl Host {
             ["device_del", id] => {
                 self.deleted.retain(|d| d != id);
                 let command = qmp::device_del { id: id.into() };
-                let answer = self.monitor()?.execute(&command);
+                let answer = self.monitor.get()?.execute(&command);
                 answer.map_err(|e| e.to_string())?;
             }
             ["wait_deleted", id] => self.wait_deleted(id, 10)?,
@@ -219,7 +205,8 @@ impl Host {
             cpu_index: None,
         };
         let text = self
-            .monitor()?
+            .monitor
+            .get()?
             .execute(&command)
             .map_err(|e| e.to_string())?;
         match text.trim() {
@@ -231,7 +218,7 @@ impl Host {
     fn wait_deleted(&mut self, id: &str, seconds: u64) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
-            let monitor = self.monitor()?;
+            let monitor = self.monitor.get()?;
             monitor.nop().map_err(|e| e.to_string())?;
             let mut gone = Vec::new();
             for event in monitor.events() {
@@ -318,7 +305,7 @@ mod tests {
         let (ours, guest) = UnixStream::pair().unwrap();
         let (monitor, _qemu) = UnixStream::pair().unwrap();
         let (send, _events) = std::sync::mpsc::channel();
-        let (led, leader) = crate::lead::pair();
+        let (led, leader, _) = crate::lead::pair().unwrap();
         let host = Host::new(monitor, None, None).led(Some(led));
         let server = std::thread::spawn(move || serve(ours, host, send));
         let script = std::thread::spawn(move || {

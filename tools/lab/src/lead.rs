@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A script that is told what to do next while it runs: it asks with `vm_host next`, and whoever
-//! started the guest answers, when it is this guest's turn.
+//! started the guest answers, when it is this guest's turn. And who did may hold it.
 
+use crate::monitor::Monitor;
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ enum Said {
 pub struct Led {
     said: Sender<Said>,
     orders: Receiver<String>,
+    /// QEMU's end of a monitor of the leader's own
+    pub(crate) monitor: Option<UnixStream>,
 }
 
 /// The side of who gives the orders.
@@ -34,19 +39,21 @@ pub enum Lost {
     Late,
 }
 
-/// Both sides of one guest.
-pub fn pair() -> (Led, Leader) {
+/// Both sides of one guest, and what holds it.
+pub fn pair() -> io::Result<(Led, Leader, Monitor)> {
     let (said, hears) = channel();
     let (orders, takes) = channel();
+    let (ours, theirs) = UnixStream::pair()?;
     let led = Led {
         said,
         orders: takes,
+        monitor: Some(theirs),
     };
     let leader = Leader {
         said: hears,
         orders,
     };
-    (led, leader)
+    Ok((led, leader, Monitor::new(ours)))
 }
 
 impl Led {
@@ -96,7 +103,7 @@ mod tests {
 
     #[test]
     fn orders_and_lines_go_by_turns() {
-        let (led, leader) = pair();
+        let (led, leader, _) = pair().unwrap();
         let guest = std::thread::spawn(move || {
             led.line("booted");
             while let Ok(order) = led.next() {
@@ -112,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_ends_is_noticed() {
-        let (led, leader) = pair();
+        let (led, leader, _) = pair().unwrap();
         led.line("oops");
         drop(led);
         let lost = Lost::Ended(vec!["oops".into()]);
@@ -122,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_silent_guest_is_late() {
-        let (_led, leader) = pair();
+        let (_led, leader, _) = pair().unwrap();
         assert_eq!(leader.wait(Duration::from_millis(1)), Err(Lost::Late));
     }
 }

@@ -14,6 +14,7 @@ pub mod ktap;
 pub mod lead;
 pub mod machine;
 pub mod modules;
+pub mod monitor;
 pub mod options;
 pub mod run;
 pub mod splat;

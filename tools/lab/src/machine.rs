@@ -13,6 +13,8 @@ pub const FD_QMP: i32 = 5;
 pub const FD_INITRD: i32 = 6;
 pub const FD_TRACE: i32 = 7;
 pub const FD_FILES: i32 = 8;
+/// Of a monitor beside the usual one.
+pub const FD_LEADER: i32 = 9;
 pub const FD_DISK0: i32 = 10;
 
 /// Under this name a Debian system finds the files of this run.

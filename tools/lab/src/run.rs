@@ -6,7 +6,7 @@ use crate::control::{self, Event, Host};
 use crate::kernel::Kernel;
 use crate::lead::Led;
 use crate::machine::{
-    self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_FILES, FD_INITRD, FD_QMP, FD_TRACE,
+    self, FD_CONSOLE, FD_CONTROL, FD_DISK0, FD_FILES, FD_INITRD, FD_LEADER, FD_QMP, FD_TRACE,
 };
 use crate::options::Options;
 use crate::splat::{Report, Scanner};
@@ -93,7 +93,13 @@ struct Connections {
     trace: Option<Trace>,
 }
 
-fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu, Connections)> {
+fn start(
+    o: &Options,
+    kernel: &Kernel,
+    kvm: bool,
+    silent: bool,
+    leader: Option<UnixStream>,
+) -> Result<(Qemu, Connections)> {
     let mut fds = Vec::new();
     let mut inherit = |fd: OwnedFd, child_fd: i32| {
         fds.push(FdMapping {
@@ -172,6 +178,11 @@ fn start(o: &Options, kernel: &Kernel, kvm: bool, silent: bool) -> Result<(Qemu,
     arg("-serial", "chardev:console".into());
     arg("-chardev", format!("socket,id=control,fd={FD_CONTROL}"));
     arg("-serial", "chardev:control".into());
+    if let Some(monitor) = leader {
+        inherit(monitor.into(), FD_LEADER);
+        arg("-chardev", format!("socket,id=leader,fd={FD_LEADER}"));
+        arg("-object", "monitor-qmp,id=leader,chardev=leader".into());
+    }
 
     let mut command = Command::new("qemu-system-x86_64");
     command.args(args).fd_mappings(fds)?;
@@ -274,7 +285,7 @@ pub fn run(o: &Options, silent: bool) -> Result<Outcome> {
 }
 
 /// The same, with somebody who tells the script what to do next.
-pub fn run_led(o: &Options, silent: bool, led: Option<Led>) -> Result<Outcome> {
+pub fn run_led(o: &Options, silent: bool, mut led: Option<Led>) -> Result<Outcome> {
     let kernel = Kernel::find(&o.kernel)?;
     let kvm = accel::use_kvm(o)?;
     let log = match &o.log {
@@ -287,7 +298,8 @@ pub fn run_led(o: &Options, silent: bool, led: Option<Led>) -> Result<Outcome> {
     };
     interrupted();
 
-    let (mut qemu, connections) = start(o, &kernel, kvm, silent)?;
+    let leader = led.as_mut().and_then(|led| led.monitor.take());
+    let (mut qemu, connections) = start(o, &kernel, kvm, silent, leader)?;
     let mut listener = Listener {
         log,
         show_kernel: !silent && !o.quiet,
