@@ -82,13 +82,16 @@ count()
 	pair "$@" >/dev/null && vm_host trace mark bench && pair "$@" && vm_host trace count bench
 }
 
+# The jobs of fio are on CPUs of their own, the first one on the first.
+cpus=0-$(($(nproc) - 1))
+
 # run_fio N OPTION...
 run_fio()
 {
 	run_block=$(nth "$1" "$blocks")
 	shift
 	set -- fio --name=bench --filename="/dev/$run_block" --direct=1 --ioengine=libaio --thread --group_reporting \
-		--norandommap --output-format=json --output=/tmp/fio.json "$@"
+		--norandommap --cpus_allowed="$cpus" --cpus_allowed_policy=split --output-format=json --output=/tmp/fio.json "$@"
 	"$@" >/tmp/fio.log 2>&1 || { cat /tmp/fio.log && return 1; }
 }
 

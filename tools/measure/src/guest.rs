@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use lab::kernel;
 use lab::lead::{self, Leader, Lost};
+use lab::monitor::Monitor;
 use lab::options::Options;
 use lab::run::{self, Outcome};
 use std::collections::BTreeMap;
@@ -104,10 +105,11 @@ impl Machine {
     pub fn start(&self, ours: bool) -> Result<Guest> {
         let options = self.options(ours)?;
         let log = self.logs.join(self.log(ours));
-        let (led, leader) = lead::pair();
+        let (led, leader, monitor) = lead::pair().context("a connection to a guest")?;
         let thread = std::thread::spawn(move || run::run_led(&options, true, Some(led)));
         Ok(Guest {
             leader,
+            monitor: Some(monitor),
             thread,
             log,
         })
@@ -117,6 +119,7 @@ impl Machine {
 /// One that runs.
 pub struct Guest {
     leader: Leader,
+    monitor: Option<Monitor>,
     thread: JoinHandle<Result<Outcome>>,
     log: PathBuf,
 }
@@ -132,6 +135,11 @@ impl Guest {
         let answer = self.leader.order(order, SILENCE);
         self.answer(answer)
             .with_context(|| format!("order \"{order}\""))
+    }
+
+    /// What holds it; once.
+    pub fn monitor(&mut self) -> Result<Monitor> {
+        self.monitor.take().context("it is held by somebody")
     }
 
     fn answer(&self, answer: Result<Vec<String>, Lost>) -> Result<Vec<String>> {

@@ -15,3 +15,4 @@ pub mod stats;
 pub mod sweep;
 pub mod table;
 pub mod times;
+pub mod turns;

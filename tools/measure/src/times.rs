@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What takes time. Two guests, one with each driver, take turns in short slices: while one measures the other
-//! waits to be told what is next, and so is idle. A slice is compared with its neighbour, as the host may have
-//! become slower a second later.
+//! What takes time. Two guests, one with each driver, measure the same at once, by turns (turns.rs). What one
+//! of them needed is compared with what the other did then, as the host may have become slower a second later.
 
 use crate::guest::{self, Guest, Machine};
 use crate::plan::{Extent, FIO, Iommu, PAIRS, POLICIES};
 use crate::progress::Progress;
 use crate::result::{Row, Unit};
 use crate::stats;
-use anyhow::{Context, Result, bail};
+use crate::turns;
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -136,12 +136,11 @@ impl Kept {
     }
 }
 
-/// Does a slice; its value.
-fn slice(guest: &Guest, item: &Item, driver: usize, kept: &mut Kept) -> Result<f64> {
-    let lines = guest.order(&item.order(driver))?;
+/// What an answer says; and what fio did is kept.
+fn value(item: &Item, driver: usize, lines: &[String], kept: &mut Kept) -> Result<f64> {
     if item.unit == Unit::NsPerPair {
         // What has failed is no time at all, and so is not known.
-        return Ok(guest::of_pairs("ns", &lines)?.unwrap_or(f64::NAN));
+        return Ok(guest::of_pairs("ns", lines)?.unwrap_or(f64::NAN));
     }
     let json = lines.iter().find_map(|l| l.strip_prefix("fio "));
     let (iops, fio) = iops(json.context("fio said nothing")?)?;
@@ -156,34 +155,16 @@ fn fill(lines: &[String], slice: Duration) -> Result<u64> {
     Ok((slice.as_nanos() as f64 / each.max(50.0)) as u64 + 16)
 }
 
-/// How often pairs take turns in a round. I/O does once: to start fio takes longer than all slices of pairs.
-const TURNS: usize = 2;
-
-/// The items in the order of a round, each with the number of its turn.
-fn turns(items: &[Item]) -> Vec<(usize, usize)> {
-    let of = |turn: usize| {
-        let has = move |i: &Item| turn == 0 || i.unit == Unit::NsPerPair;
-        let numbers = items.iter().enumerate().filter(move |(_, i)| has(i));
-        numbers.map(move |(n, _)| (turn, n))
-    };
-    (0..TURNS).flat_map(of).collect()
-}
-
 /// How many of the items, from the first on, can have the fewest slices that say something: one round is over, in
 /// which a slice of each took so long.
-fn affordable(items: &[Item], took: &[Duration], left: Duration) -> usize {
-    let cost = |all: usize| -> Duration {
-        let once = items[..all].iter().any(|i| i.unit == Unit::Iops);
-        let rounds = stats::fewest().div_ceil(if once { 1 } else { TURNS });
-        let round = turns(&items[..all]).into_iter().map(|(_, n)| took[n]);
-        // CAST: a few.
-        round.sum::<Duration>() * (rounds - 1) as u32
-    };
-    let fits = |all: &usize| cost(*all) <= left;
-    (1..=items.len())
+fn affordable(took: &[Duration], left: Duration) -> usize {
+    // CAST: a few.
+    let rounds = (stats::fewest() - 1) as u32;
+    let fits = |all: &usize| took[..*all].iter().sum::<Duration>() * rounds <= left;
+    (1..=took.len())
         .take_while(fits)
         .last()
-        .unwrap_or(items.len().min(1))
+        .unwrap_or(took.len().min(1))
 }
 
 /// The two guests. They boot while something else is done.
@@ -200,7 +181,7 @@ pub fn start(machine: &Machine) -> Result<[Guest; 2]> {
 /// what fio said.
 pub fn run(
     iommu: Iommu,
-    guests: [Guest; 2],
+    mut guests: [Guest; 2],
     extent: &Extent,
     end: Instant,
     fio: &Path,
@@ -210,6 +191,13 @@ pub fn run(
     let mut items = items(extent);
     let mut kept = Kept::new(fio, &items)?;
     guests.iter().try_for_each(Guest::ready)?;
+    let [ours, in_tree] = &mut guests;
+    let mut monitors = [ours.monitor()?, in_tree.monitor()?];
+    // A CPU of the host may be slow for a second: then that of both is.
+    for monitor in &mut monitors {
+        let pinned = monitor.pin();
+        pinned.map_err(|e| anyhow!("the threads of a guest cannot be pinned: {e}"))?;
+    }
     for item in items.iter_mut().filter(|i| i.unit == Unit::NsPerPair) {
         for (driver, guest) in guests.iter().enumerate() {
             // The first one makes tables.
@@ -235,16 +223,18 @@ pub fn run(
         if all == 0 {
             break;
         }
-        for (turn, n) in turns(&items[..all]) {
+        for n in 0..all {
             let begin = Instant::now();
             if begin + took[n] > end {
                 break 'time;
             }
+            let item = &items[n];
+            let orders = [item.order(0), item.order(1)];
             // Who is first takes turns too.
-            let first = (round + turn) % 2;
+            let lines = turns::both(&mut guests, &mut monitors, orders, round % 2)?;
             let mut values = [0.0; 2];
-            for driver in [first, 1 - first] {
-                values[driver] = slice(&guests[driver], &items[n], driver, &mut kept)?;
+            for (driver, lines) in lines.iter().enumerate() {
+                values[driver] = value(item, driver, lines, &mut kept)?;
             }
             if values.iter().all(|v| v.is_finite()) {
                 rows[n].ours.push(values[0]);
@@ -255,7 +245,7 @@ pub fn run(
         }
         save(&rows)?;
         if round == 0 {
-            all = affordable(&items, &took, end.saturating_duration_since(Instant::now()));
+            all = affordable(&took, end.saturating_duration_since(Instant::now()));
             for item in &items[all..] {
                 let policy = POLICIES[item.policy].ours;
                 eprintln!(
@@ -319,46 +309,15 @@ mod tests {
     }
 
     #[test]
-    fn pairs_take_turns_more_often() {
-        let items = items(&Extent::new(true));
-        let turns = turns(&items);
-        for (n, item) in items.iter().enumerate() {
-            let of: Vec<usize> = turns.iter().filter(|t| t.1 == n).map(|t| t.0).collect();
-            match item.unit {
-                Unit::NsPerPair => assert_eq!(of, (0..TURNS).collect::<Vec<_>>()),
-                _ => assert_eq!(of, [0]),
-            }
-        }
-        // Never twice without others between.
-        assert!(turns.windows(2).all(|w| w[0].1 != w[1].1));
-    }
-
-    #[test]
     fn there_is_time_for_what_can_be_known() {
-        let items = items(&Extent::new(true));
-        let pairs = items.iter().filter(|i| i.unit == Unit::NsPerPair).count();
-        assert!(0 < pairs && pairs < items.len());
-        let took = vec![Duration::from_secs(1); items.len()];
-        let of = |seconds| affordable(&items, &took, Duration::from_secs(seconds));
-        let round = turns(&items).len() as u64;
-        assert_eq!(of(7 * round), items.len());
-        assert_eq!(of(7 * round - 1), items.len() - 1);
-        // Pairs alone need less than half of the rounds.
-        let round = turns(&items[..pairs]).len() as u64;
-        assert_eq!((of(3 * round), of(3 * round - 1)), (pairs, pairs - 1));
-        // What is one slice is not nothing.
+        let took = [1, 1, 2].map(Duration::from_secs);
+        let of = |seconds| affordable(&took, Duration::from_secs(seconds));
+        let again = stats::fewest() as u64 - 1;
+        assert_eq!(of(4 * again), 3);
+        assert_eq!(of(4 * again - 1), 2);
+        assert_eq!(of(2 * again - 1), 1);
+        // One thing is measured, however long it takes.
         assert_eq!(of(0), 1);
-        assert_eq!(affordable(&[], &[], Duration::ZERO), 0);
-    }
-
-    #[test]
-    fn quick_runs_have_less() {
-        let (quick, full) = (items(&Extent::new(true)), items(&Extent::new(false)));
-        assert!(quick.len() * 5 < full.len());
-        assert!(quick.iter().any(|i| i.unit == Unit::Iops));
-        assert!(
-            full.iter()
-                .all(|i| i.order(0).contains(&format!(" {} ", i.policy + 1)))
-        );
+        assert_eq!(affordable(&[], Duration::ZERO), 0);
     }
 }

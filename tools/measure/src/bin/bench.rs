@@ -34,9 +34,9 @@ struct Options {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Step>,
 
-    /// Only what has this in its name, such as "fio" or "4k read"; the sweep is not asked
-    #[arg(long, default_value_t, value_name = "TEXT")]
-    what: String,
+    /// Only what has one of these in its name, such as "fio" or "4k read"; the sweep is not asked
+    #[arg(long, value_delimiter = ',', value_name = "TEXT")]
+    what: Vec<String>,
 
     /// Only these policies, by our names for them; the sweep is not asked
     #[arg(long, value_delimiter = ',', value_name = "POLICY", value_parser = POLICIES.map(|p| p.ours))]
