@@ -182,6 +182,8 @@ pub struct Extent {
     pub what: Vec<String>,
     /// Policies, by the names of ours; empty: all
     pub policies: Vec<String>,
+    /// The policy of the kernel's driver that times of all are compared with; none: each with its like
+    pub against: Option<String>,
 }
 
 impl Extent {
@@ -198,6 +200,7 @@ impl Extent {
                 fio_ms: 500,
                 what: Vec::new(),
                 policies: Vec::new(),
+                against: None,
             },
             false => Extent {
                 quick,
@@ -209,8 +212,15 @@ impl Extent {
                 fio_ms: 900,
                 what: Vec::new(),
                 policies: Vec::new(),
+                against: None,
             },
         }
+    }
+
+    /// The number of the policy that the kernel's driver has for times, where ours has this one.
+    pub fn against(&self, policy: usize) -> usize {
+        let wanted = |p: &Policy| Some(p.in_tree) == self.against.as_deref();
+        POLICIES.iter().position(wanted).unwrap_or(policy)
     }
 
     /// Whether a measurement is wanted, under one of [`POLICIES`].
@@ -241,6 +251,9 @@ mod tests {
         extent.what = vec!["read".into(), "write".into()];
         extent.policies = vec!["lazy".into()];
         let lazy = POLICIES.iter().position(|p| p.ours == "lazy").unwrap();
+        assert_eq!(extent.against(lazy), lazy);
+        extent.against = Some("strict".into());
+        assert_eq!(extent.against(lazy), 0);
         let extent = &extent;
         let has = |what| (0..POLICIES.len()).filter(move |p| extent.has(what, *p));
         assert_eq!(has("fio 4k read depth 1").collect::<Vec<_>>(), [lazy]);

@@ -21,6 +21,8 @@ struct Item {
     what: String,
     unit: Unit,
     policy: usize,
+    /// That of the kernel's driver
+    against: usize,
     /// For the order, after the number of the policy
     words: String,
     /// Pairs of a slice: with our driver, with the kernel's
@@ -29,14 +31,10 @@ struct Item {
 
 impl Item {
     fn order(&self, driver: usize) -> String {
+        let policy = [self.policy, self.against][driver] + 1;
         match self.unit {
-            Unit::NsPerPair => format!(
-                "pair {} {} pairs={}",
-                self.policy + 1,
-                self.words,
-                self.pairs[driver]
-            ),
-            _ => format!("fio {} {}", self.policy + 1, self.words),
+            Unit::NsPerPair => format!("pair {policy} {} pairs={}", self.words, self.pairs[driver]),
+            _ => format!("fio {policy} {}", self.words),
         }
     }
 }
@@ -62,6 +60,7 @@ fn items(extent: &Extent) -> Vec<Item> {
             what: what.clone(),
             unit,
             policy,
+            against: extent.against(policy),
             words: words.clone(),
             pairs: [64; 2],
         };
@@ -127,10 +126,10 @@ impl Kept {
     }
 
     fn keep(&mut self, item: &Item, driver: usize, fio: Value) -> Result<()> {
-        let policy = &POLICIES[item.policy];
+        let (policy, against) = (POLICIES[item.policy].ours, POLICIES[item.against].in_tree);
         let driver = ["ours", "in-tree"][driver];
         let line = serde_json::json!({
-            "what": item.what, "policy": policy.ours, "against": policy.in_tree, "driver": driver, "fio": fio
+            "what": item.what, "policy": policy, "against": against, "driver": driver, "fio": fio
         });
         writeln!(self.0, "{line}").context("cannot write what fio said")
     }
@@ -211,7 +210,7 @@ pub fn run(
         what: i.what.clone(),
         unit: i.unit,
         policy: POLICIES[i.policy].ours.into(),
-        against: POLICIES[i.policy].in_tree.into(),
+        against: POLICIES[i.against].in_tree.into(),
         ours: Vec::new(),
         in_tree: Vec::new(),
     };

@@ -42,6 +42,10 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_name = "POLICY", value_parser = POLICIES.map(|p| p.ours))]
     policies: Vec<String>,
 
+    /// Times of all are compared with this policy of the kernel's driver, not with their like
+    #[arg(long, value_name = "POLICY", value_parser = ["strict", "fq", "identity"], requires = "out")]
+    against: Option<String>,
+
     /// For an IOMMU's times [default: what the rest leaves of 28, at least 15; with --quick of one and a half]
     #[arg(long)]
     minutes: Option<u64>,
@@ -206,6 +210,7 @@ fn run(o: &Options) -> Result<bool> {
     let mut extent = Extent::new(o.quick);
     extent.what.clone_from(&o.what);
     extent.policies.clone_from(&o.policies);
+    extent.against.clone_from(&o.against);
     let begin = |iommu: Iommu, results: &Results| {
         let machine = o.machine(iommu);
         let environment = Environment::of(&machine.options(true)?)?;
