@@ -10,7 +10,7 @@
 # variant amd on stock: --iommu amd --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
 # variant in-tree: --in-tree --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
 # variant virtio on stock: --iommu virtio --nvme 1 --disks 3 --device ide-hd,bus=ide.0,drive=disk1 --device qemu-xhci,id=xhci --device usb-storage,bus=xhci.0,drive=disk2 --qemu-arg -netdev --qemu-arg hubport,id=net0,hubid=0 --qemu-arg -netdev --qemu-arg hubport,id=net1,hubid=0 --device pcie-root-port,id=rp0,chassis=1,slot=1 --device pcie-root-port,id=rp1,chassis=2,slot=2 --device igb,bus=rp0,netdev=net0 --device e1000e,bus=rp1,netdev=net1
-# extra: in-tree strict ours/debug
+# extra: in-tree strict ours/debug window
 # timeout: 90
 
 . /selftests/lib.sh

@@ -8,6 +8,7 @@
 # variant ours: --policy strict --cpus 4 --nvme 0 --testdev=3 --device edu,dma_mask=0xffffffffffffffff
 # variant amd: --iommu amd --policy strict --cpus 4 --nvme 0 --testdev=3 --device edu,dma_mask=0xffffffffffffffff
 # variant virtio: --iommu virtio --policy strict --cpus 4 --nvme 0 --testdev=3 --device edu,dma_mask=0xffffffffffffffff
+# extra: amd
 # kernels: stock
 # timeout: 120
 

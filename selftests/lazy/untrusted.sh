@@ -10,7 +10,7 @@
 # variant ours: --policy strict --nvme 0 --copy selftests/guest/ssdt/external-port.aml:kernel/firmware/acpi/port.aml --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --copy selftests/guest/ssdt/external-port.aml:kernel/firmware/acpi/port.aml --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --copy selftests/guest/ssdt/external-port.aml:kernel/firmware/acpi/port.aml --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
-# extra: amd virtio
+# extra: amd virtio ours/debug
 # timeout: 60
 
 . /selftests/lib.sh

@@ -7,7 +7,7 @@
 # variant strict: --policy strict --nvme 0 --testdev=2
 # variant amd: --iommu amd --policy strict --nvme 0 --testdev=2
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev=2
-# extra: amd/debug virtio/debug
+# extra: virtio/debug amd
 # modules: inject
 # timeout: 200
 

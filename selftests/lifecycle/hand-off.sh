@@ -9,7 +9,7 @@
 # variant amd on stock: --iommu amd --policy lazy --nvme 1
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 1
 # variant full on stock: --policy lazy --nvme 1
-# extra: lazy/debug amd
+# extra: lazy/debug amd window
 # long: full
 # timeout: 150
 

@@ -9,7 +9,7 @@
 # variant window on stock: --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --disks 1 --device pcie-root-port,id=rp0,chassis=1,slot=1
-# extra: amd acpi/debug
+# extra: amd acpi/debug window
 # timeout: 120
 
 . /selftests/lib.sh

@@ -13,6 +13,7 @@
 # variant control on stock: --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # variant amd on stock: --iommu amd --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
 # variant virtio on stock: --iommu virtio --policy strict --nvme 0 --testdev --device edu,dma_mask=0xffffffffffffffff --device pcie-root-port,id=c0,chassis=1,slot=1 --device pcie-pci-bridge,id=c1,bus=c0 --device iommu-testdev,bus=c1,addr=1 --device iommu-testdev,bus=c1,addr=2
+# extra: strict/debug
 # modules: inject
 # timeout: 90
 

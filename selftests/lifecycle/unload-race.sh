@@ -7,7 +7,7 @@
 # variant strict: --policy strict --nvme 1 --device iommu-testdev
 # variant amd on stock: --iommu amd --policy strict --nvme 1 --device iommu-testdev
 # variant virtio on stock: --iommu virtio --policy strict --nvme 1 --device iommu-testdev
-# extra: amd
+# extra: amd virtio
 # modules: inject
 # timeout: 120
 

@@ -10,7 +10,7 @@
 # long: cycles
 # variant amd on stock: --iommu amd --nvme 2 --device edu,dma_mask=0xffffffffffffffff
 # variant virtio on stock: --iommu virtio --nvme 2 --device edu,dma_mask=0xffffffffffffffff
-# extra: strict
+# extra: strict amd
 # timeout: 240
 
 . /selftests/lib.sh
@@ -22,7 +22,7 @@ PARAMETERS=/sys/module/$DRIVER/parameters
 # A cycle takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 cycles/*) cycles=100 against=20 ;;
-*/debug) cycles=4 against=4 ;;
+*/debug) cycles=2 against=2 ;;
 *) cycles=10 against=10 ;;
 esac
 CYCLES=${CYCLES:-$cycles}

@@ -19,8 +19,8 @@
 # A round takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 storm/*) rounds=1000 storm=600 ;;
-*/debug) rounds=40 storm=20 ;;
-*) rounds=200 storm=20 ;;
+*/debug) rounds=20 storm=10 ;;
+*) rounds=100 storm=10 ;;
 esac
 ROUNDS=${ROUNDS:-$rounds}
 STORM=${STORM:-$storm}

@@ -12,7 +12,7 @@
 # variant in-tree: --in-tree --policy strict --nvme 0 --device iommu-testdev --device iommu-testdev
 # long: full
 # variant virtio on stock: --iommu virtio --policy lazy --nvme 0 --device iommu-testdev --device iommu-testdev
-# extra: in-tree caching-mode lazy/debug
+# extra: in-tree caching-mode lazy/debug amd
 # timeout: 150
 
 . /selftests/lib.sh

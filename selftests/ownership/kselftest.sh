@@ -11,6 +11,7 @@
 # variant full on debug:
 # variant full-amd on debug: --iommu amd
 # variant full-virtio on debug: --iommu virtio
+# extra: amd
 # long: full full-amd full-virtio
 # timeout: 600
 

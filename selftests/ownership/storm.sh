@@ -17,7 +17,7 @@
 
 # The full numbers take the long variant, and on the debug kernel all is far slower.
 case $VARIANT/$KERNEL in
-strict/debug) : "${ROUNDS:=200}" "${FAILURES:=2}" "${SECONDS_OF_STORM:=10}" "${UNLOADS:=5}" "${CYCLES:=5}" ;;
+strict/debug) : "${ROUNDS:=100}" "${FAILURES:=1}" "${SECONDS_OF_STORM:=5}" "${UNLOADS:=3}" "${CYCLES:=3}" ;;
 full/*) : "${CYCLES:=500}" ;;
 *) : "${ROUNDS:=1000}" "${FAILURES:=5}" "${SECONDS_OF_STORM:=10}" "${UNLOADS:=10}" "${CYCLES:=20}" ;;
 esac

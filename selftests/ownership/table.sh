@@ -19,7 +19,7 @@
 case $VARIANT/$KERNEL in
 full/*) ;;
 strict/debug) : "${ROUNDS:=1}" "${SCHEDULES:=20}" "${ORDERS:=5}" ;;
-*) : "${ROUNDS:=8}" "${SCHEDULES:=200}" "${ORDERS:=30}" ;;
+*) : "${ROUNDS:=4}" "${SCHEDULES:=100}" "${ORDERS:=15}" ;;
 esac
 # For each operation, of which there are three; and for each order.
 ROUNDS=${ROUNDS:-34}

@@ -11,7 +11,7 @@
 # variant full on stock: --mem 4096
 # variant full-amd on stock: --iommu amd --mem 4096
 # variant full-virtio on stock: --iommu virtio --mem 4096
-# extra: vtd/debug
+# extra: vtd/debug amd
 # long: full full-amd full-virtio
 # timeout: 300
 
