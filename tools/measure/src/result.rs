@@ -20,8 +20,9 @@ pub const WIDEST: f64 = 0.15;
 pub const REPEATS: f64 = 0.01;
 
 /// The same where there are so few counts that they are of one guest, or one of each: how far guests differ is
-/// not seen in them. Twice two runs with QUICK=1 differed by 3 %, and by 20 invalidations for 1000 pairs.
-pub const FEW_REPEAT: f64 = 0.05;
+/// not seen in them. Of three times two runs with QUICK=1, counts differed by 3 %, one by 13 %, and by 20 invalidations for
+/// 1000 pairs.
+pub const FEW_REPEAT: f64 = 0.10;
 
 /// Counts that are not few.
 pub const MANY: usize = 4;
@@ -545,10 +546,10 @@ pub(crate) mod tests {
     fn counts_need_no_repetition() {
         let ends = |known: Known| known.is().map(|i| (i.low, i.high));
         let insns = |n: usize| row(Unit::InsnsPerPair, &vec![1000.0; n], &vec![500.0; n]).ratio();
-        assert_eq!(ends(insns(1)), Some((1.9, 2.1)));
+        assert_eq!(ends(insns(1)), Some((1.8, 2.2)));
         assert_eq!(ends(insns(MANY)), Some((1.98, 2.02)));
-        let wide = row(Unit::InsnsPerPair, &[100.0, 120.0], &[100.0, 100.0]);
-        assert_eq!(ends(wide.ours()), Some((100.0, 120.0)));
+        let wide = row(Unit::InsnsPerPair, &[100.0, 130.0], &[100.0, 100.0]);
+        assert_eq!(ends(wide.ours()), Some((100.0, 130.0)));
         let none = |n: usize| row(Unit::InvalidationsPer1000, &vec![0.0; n], &[]).ours();
         assert_eq!(ends(none(1)), Some((0.0, 25.0)));
         assert_eq!(ends(none(MANY)), Some((0.0, 2.0)));
