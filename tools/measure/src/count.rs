@@ -168,6 +168,7 @@ fn rows(ours: &[Count], in_tree: &[Count]) -> Vec<Row> {
             against: policy.in_tree.into(),
             ours: of(ours, count),
             in_tree: of(in_tree, count),
+            guests: 1,
         });
     }
     rows

@@ -8,7 +8,7 @@ mod sweep;
 
 use crate::plan::POLICIES;
 use crate::result::{
-    FEW_REPEAT, Known, MANY, Part, READ_REPEATS, REPEATS, Results, Row, Unit, WIDEST,
+    FEW_REPEAT, GUESTS_DIFFER, Known, MANY, Part, READ_REPEATS, REPEATS, Results, Row, Unit, WIDEST,
 };
 use crate::stats::{self, Interval};
 use crate::table;
@@ -228,6 +228,7 @@ pub fn document(results: &Results) -> String {
         .replace("@REPEATS@", &format!("{:.0}", REPEATS * 100.0))
         .replace("@MANY@", &MANY.to_string())
         .replace("@FEW_REPEAT@", &format!("{:.0}", FEW_REPEAT * 100.0))
+        .replace("@GUESTS_DIFFER@", &format!("{:.0}", GUESTS_DIFFER * 100.0))
         .replace("@READ_REPEATS@", &format!("{:.0}", READ_REPEATS * 100.0))
         .replace("@FEWEST@", &stats::fewest().to_string())
         .replace("@RESULTS@", all.trim_end())

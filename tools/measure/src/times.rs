@@ -4,12 +4,13 @@
 //! of them needed is compared with what the other did then, as the host may have become slower a second later.
 
 use crate::guest::{self, Guest, Machine};
-use crate::plan::{Extent, FIO, Iommu, PAIRS, POLICIES};
+use crate::plan::{Extent, FIO, PAIRS, POLICIES};
 use crate::progress::Progress;
 use crate::result::{Row, Unit};
 use crate::stats;
 use crate::turns;
 use anyhow::{Context, Result, anyhow, bail};
+use lab::monitor::Monitor;
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -155,11 +156,11 @@ fn fill(lines: &[String], slice: Duration) -> Result<u64> {
 }
 
 /// How many of the items, from the first on, can have the fewest slices that say something: one round is over, in
-/// which a slice of each took so long.
-fn affordable(took: &[Duration], left: Duration) -> usize {
+/// which a slice of each took so long; and before each of the others guests boot.
+fn affordable(took: &[Duration], boot: Duration, left: Duration) -> usize {
     // CAST: a few.
     let rounds = (stats::fewest() - 1) as u32;
-    let fits = |all: &usize| took[..*all].iter().sum::<Duration>() * rounds <= left;
+    let fits = |all: &usize| (boot + took[..*all].iter().sum::<Duration>()) * rounds <= left;
     (1..=took.len())
         .take_while(fits)
         .last()
@@ -176,35 +177,58 @@ pub fn start(machine: &Machine) -> Result<[Guest; 2]> {
     Ok([machine.start(true)?, machine.start(false)?])
 }
 
+/// Two guests that can be told something, and held.
+struct Pair {
+    guests: [Guest; 2],
+    monitors: [Monitor; 2],
+}
+
+impl Pair {
+    /// Waits until they have booted.
+    fn ready(mut guests: [Guest; 2]) -> Result<Pair> {
+        guests.iter().try_for_each(Guest::ready)?;
+        let [ours, in_tree] = &mut guests;
+        let mut monitors = [ours.monitor()?, in_tree.monitor()?];
+        // A CPU of the host may be slow for a second: then that of both is.
+        for monitor in &mut monitors {
+            let pinned = monitor.pin();
+            pinned.map_err(|e| anyhow!("the threads of a guest cannot be pinned: {e}"))?;
+        }
+        Ok(Pair { guests, monitors })
+    }
+
+    /// Has both make tables, and says how many pairs fill a slice.
+    fn fill(&self, item: &mut Item, slice: Duration) -> Result<()> {
+        for (driver, guest) in self.guests.iter().enumerate() {
+            guest.order(&item.order(driver))?;
+            let lines = guest.order(&item.order(driver))?;
+            // Both threads count, each with its own pairs.
+            item.pairs[driver] = fill(&lines, slice)?;
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        self.guests.into_iter().try_for_each(Guest::end)
+    }
+}
+
 /// Measures until then, everything by turns. After each round has saved what there is; into the file `fio` goes
-/// what fio said.
+/// what fio said. Each round has guests of its own, but for a quick run.
 pub fn run(
-    iommu: Iommu,
-    mut guests: [Guest; 2],
+    machine: &Machine,
+    guests: [Guest; 2],
     extent: &Extent,
     end: Instant,
     fio: &Path,
     mut save: impl FnMut(&[Row]) -> Result<()>,
 ) -> Result<()> {
-    let mut progress = Progress::new(&format!("{}: times", iommu.name()));
+    let mut progress = Progress::new(&format!("{}: times", machine.iommu.name()));
     let mut items = items(extent);
     let mut kept = Kept::new(fio, &items)?;
-    guests.iter().try_for_each(Guest::ready)?;
-    let [ours, in_tree] = &mut guests;
-    let mut monitors = [ours.monitor()?, in_tree.monitor()?];
-    // A CPU of the host may be slow for a second: then that of both is.
-    for monitor in &mut monitors {
-        let pinned = monitor.pin();
-        pinned.map_err(|e| anyhow!("the threads of a guest cannot be pinned: {e}"))?;
-    }
+    let mut pair = Pair::ready(guests)?;
     for item in items.iter_mut().filter(|i| i.unit == Unit::NsPerPair) {
-        for (driver, guest) in guests.iter().enumerate() {
-            // The first one makes tables.
-            guest.order(&item.order(driver))?;
-            let lines = guest.order(&item.order(driver))?;
-            // Both threads count, each with its own pairs.
-            item.pairs[driver] = fill(&lines, Duration::from_millis(extent.pair_ms))?;
-        }
+        pair.fill(item, Duration::from_millis(extent.pair_ms))?;
     }
     let empty = |i: &Item| Row {
         what: i.what.clone(),
@@ -213,10 +237,12 @@ pub fn run(
         against: POLICIES[i.against].in_tree.into(),
         ours: Vec::new(),
         in_tree: Vec::new(),
+        guests: 1,
     };
     let mut rows: Vec<Row> = items.iter().map(empty).collect();
     // How long an item took, for both drivers.
     let mut took = vec![Duration::ZERO; items.len()];
+    let mut boot = Duration::ZERO;
     let mut all = items.len();
     'time: for round in 0.. {
         if all == 0 {
@@ -230,7 +256,7 @@ pub fn run(
             let item = &items[n];
             let orders = [item.order(0), item.order(1)];
             // Who is first takes turns too.
-            let lines = turns::both(&mut guests, &mut monitors, orders, round % 2)?;
+            let lines = turns::both(&mut pair.guests, &mut pair.monitors, orders, round % 2)?;
             let mut values = [0.0; 2];
             for (driver, lines) in lines.iter().enumerate() {
                 values[driver] = value(item, driver, lines, &mut kept)?;
@@ -238,13 +264,26 @@ pub fn run(
             if values.iter().all(|v| v.is_finite()) {
                 rows[n].ours.push(values[0]);
                 rows[n].in_tree.push(values[1]);
+                if !extent.quick {
+                    rows[n].guests = rows[n].ours.len();
+                }
             }
             took[n] = took[n].max(begin.elapsed());
             progress.until(&format!("round {}", round + 1), end);
         }
         save(&rows)?;
+        let begin = Instant::now();
+        if !extent.quick {
+            if begin + boot + took[0] > end {
+                break;
+            }
+            pair.end()?;
+            pair = Pair::ready(start(machine)?)?;
+            boot = begin.elapsed();
+        }
         if round == 0 {
-            all = affordable(&took, end.saturating_duration_since(Instant::now()));
+            let left = end.saturating_duration_since(Instant::now());
+            all = affordable(&took, boot, left);
             for item in &items[all..] {
                 let policy = POLICIES[item.policy].ours;
                 eprintln!(
@@ -255,7 +294,7 @@ pub fn run(
         }
     }
     save(&rows)?;
-    guests.into_iter().try_for_each(Guest::end)
+    pair.end()
 }
 
 #[cfg(test)]
@@ -310,13 +349,16 @@ mod tests {
     #[test]
     fn there_is_time_for_what_can_be_known() {
         let took = [1, 1, 2].map(Duration::from_secs);
-        let of = |seconds| affordable(&took, Duration::from_secs(seconds));
+        let of = |seconds| affordable(&took, Duration::ZERO, Duration::from_secs(seconds));
         let again = stats::fewest() as u64 - 1;
         assert_eq!(of(4 * again), 3);
         assert_eq!(of(4 * again - 1), 2);
         assert_eq!(of(2 * again - 1), 1);
         // One thing is measured, however long it takes.
         assert_eq!(of(0), 1);
-        assert_eq!(affordable(&[], Duration::ZERO), 0);
+        assert_eq!(affordable(&[], Duration::ZERO, Duration::ZERO), 0);
+        let boot = Duration::from_secs(6);
+        let of = |seconds| affordable(&took, boot, Duration::from_secs(seconds));
+        assert_eq!((of(10 * again), of(10 * again - 1)), (3, 2));
     }
 }

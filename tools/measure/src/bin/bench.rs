@@ -174,8 +174,8 @@ impl Steps<'_> {
         };
         let fio = fio_file(self.out, self.machine.iommu);
         let counts = self.part.rows.len();
-        let (iommu, extent) = (self.machine.iommu, self.extent);
-        times::run(iommu, guests, extent, end, &fio, |rows| {
+        let (machine, extent) = (self.machine.clone(), self.extent);
+        times::run(&machine, guests, extent, end, &fio, |rows| {
             self.part.rows.truncate(counts);
             self.part.rows.extend_from_slice(rows);
             self.save()
