@@ -5,6 +5,7 @@
 //! The kernel crate keeps its own conversion to itself; this is the only other one.
 
 use crate::bindings;
+use core::ptr::NonNull;
 use kernel::{
     device::{
         Bound,
@@ -31,6 +32,32 @@ pub(crate) fn as_raw(dev: &Device) -> *mut bindings::device {
 pub(crate) unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device {
     // SAFETY: Valid, not null and referenced during `'a`, by the contract.
     unsafe { Device::from_raw(dev) }
+}
+
+/// The highest address that a device may be told: what `dma_get_mask()` says, and its bus allows.
+///
+/// Not a call of a C function, as a mapping would often cost less than that.
+///
+/// # Safety
+///
+/// `dev` points to a device that is used for DMA: nobody frees its mask, which may change.
+#[inline]
+pub(crate) unsafe fn dma_limit(dev: *mut bindings::device) -> u64 {
+    // SAFETY: Valid, by the contract; written before the device was used for DMA.
+    let place = unsafe { (*dev).dma_mask };
+    // SAFETY: As above.
+    let bus = unsafe { (*dev).bus_dma_limit };
+    let mask = match NonNull::new(place) {
+        // SAFETY: Aligned, and stays, by the contract. A driver writes it in one piece.
+        Some(mask) => unsafe { mask.read_volatile() },
+        None => 0,
+    };
+    let mask = if mask == 0 { u32::MAX.into() } else { mask };
+    if bus == 0 {
+        mask
+    } else {
+        mask.min(bus)
+    }
 }
 
 /// The driver that a device has now. All that reads `dev->driver` comes here.

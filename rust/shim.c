@@ -258,12 +258,6 @@ bool rust_iommu_uses_dma_iommu(struct device *dev)
 }
 EXPORT_SYMBOL_GPL(rust_iommu_uses_dma_iommu);
 
-u64 rust_iommu_dma_limit(struct device *dev)
-{
-	return min_not_zero(dma_get_mask(dev), dev->bus_dma_limit);
-}
-EXPORT_SYMBOL_GPL(rust_iommu_dma_limit);
-
 u64 rust_iommu_seg_boundary(struct device *dev)
 {
 	return dma_get_seg_boundary(dev);

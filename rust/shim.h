@@ -85,7 +85,6 @@ void rust_iommu_device_locks_begin(void);
 void rust_iommu_device_locks_end(void);
 bool rust_iommu_device_trylock(struct device *dev);
 void rust_iommu_device_unlock(struct device *dev);
-u64 rust_iommu_dma_limit(struct device *dev);
 int rust_iommu_dma_mapping_error(struct device *dev, dma_addr_t addr);
 void rust_iommu_dma_ops_clear(struct device *dev);
 void rust_iommu_dma_ops_set(struct device *dev, const struct dma_map_ops *ops, bool running);

@@ -115,12 +115,17 @@ impl<W: Word> Clock<W> {
         let timer = &self.shared.0.timer;
         // Clearing the entry was full, and so is making the timer idle, before the flush. Either
         // this load finds it idle, or the flush finds the entry cleared.
-        if timer.load() != IDLE {
-            return;
+        if timer.load() == IDLE {
+            self.arm(hardware);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn arm(&self, hardware: &impl Hardware) {
         // From the exchange on others rely on the timer.
         hardware.promptly(|| {
-            if timer.compare_exchange(IDLE, ARMED).is_ok() {
+            if self.shared.0.timer.compare_exchange(IDLE, ARMED).is_ok() {
                 hardware.start_timer();
             }
         });

@@ -101,11 +101,9 @@ impl<D: Driver> Hardware for Env<D> {
     type Error = Error;
 
     fn flush(&self) -> Result {
-        let start = self.iova();
-        let bytes = (self.leaves.entries().len() as u64) << PAGE_SHIFT;
         let what = Invalidation::Range {
-            start,
-            last: start + (bytes - 1),
+            start: self.iova(),
+            last: self.leaves.last(),
             leaf_only: true,
         };
         self.domain.flush(&what).map(drop)
@@ -153,8 +151,7 @@ impl<D: Driver> Lazy<D> {
     /// The last address.
     #[inline]
     pub(crate) fn last(&self) -> u64 {
-        let pages = self.window.geometry().pages() as u64;
-        self.window.env().iova() + ((pages << PAGE_SHIFT) - 1)
+        self.window.env().leaves.last()
     }
 
     /// Makes a window of `bytes`, a power of two that is at least 2 MB. Context: may sleep.

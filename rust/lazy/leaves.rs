@@ -87,6 +87,23 @@ pub(super) fn last_busy<T: Table>(run: &[T::Word], flushed: u64) -> Option<usize
         .rposition(|word| !T::Format::is_below(word.load(), flushed))
 }
 
+/// Claims a page. `flushed` may be old. Returns whether it was free, and `new` is present.
+#[inline]
+pub(super) fn claim_one<E: Table>(env: &E, word: &E::Word, flushed: u64, new: u64) -> bool {
+    let claimed = E::Format::is_present(new) && replace::<E>(word, flushed, new);
+    if claimed {
+        env.written(from_ref(word));
+    }
+    claimed
+}
+
+/// Writes a present entry for a page if it is free, and returns whether it was.
+#[inline]
+fn replace<T: Table>(word: &T::Word, flushed: u64, new: u64) -> bool {
+    let old = word.load();
+    T::Format::is_below(old, flushed) && word.compare_exchange(old, new).is_ok()
+}
+
 /// Claims all pages of a run, or none. `flushed` may be old, and `leaf` returns the new entry for a
 /// place in the run; it is called in order, from 0 on.
 #[inline]
@@ -100,16 +117,11 @@ pub(super) fn claim<E: Table + Hardware>(
     for (place, word) in run.iter().enumerate() {
         let refusal = match leaf(place) {
             new if !E::Format::is_present(new) => Refusal::Invalid,
-            new => {
-                let old = word.load();
-                if E::Format::is_below(old, flushed) && word.compare_exchange(old, new).is_ok() {
-                    continue;
-                }
-                Refusal::Busy(place)
-            }
+            new if replace::<E>(word, flushed, new) => continue,
+            _ => Refusal::Busy(place),
         };
         // The hardware may have read what is here already, so it is no less than an unmap.
-        let _ = release(env, clock, run.get(..place).unwrap_or_default());
+        let _ = release_run(env, clock, run.get(..place).unwrap_or_default());
         return Err(refusal);
     }
     env.written(run);
@@ -133,6 +145,16 @@ pub(super) fn release<E: Table + Hardware>(
         }
         return Err(NotMapped { pages: 1 });
     }
+    release_run(env, clock, run)
+}
+
+/// [`release`] for what is not one page.
+#[inline(never)]
+fn release_run<E: Table + Hardware>(
+    env: &E,
+    clock: &Clock<E::Word>,
+    run: &[E::Word],
+) -> Result<(), NotMapped> {
     let wrong = release_all::<E, false>(env, clock, run);
     if wrong < run.len() {
         clock.age(env);

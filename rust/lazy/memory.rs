@@ -61,6 +61,7 @@ pub(crate) struct Leaves {
     state: bindings::dma_iova_state,
     base: NonNull<Atomic<u64>>,
     pages: usize,
+    last: u64,
     incoherent: bool,
     /// What an entry becomes before the range is given back.
     filled: fn(u64) -> u64,
@@ -203,9 +204,10 @@ impl Leaves {
         let state = core::mem::take(&mut core::mem::ManuallyDrop::new(range).state);
         let this = Self {
             twin,
-            state,
             base,
             pages: bytes >> PAGE_SHIFT,
+            last: state.addr + (bytes as u64 - 1),
+            state,
             incoherent: D::Table::is_incoherent(&domain.config),
             filled: filled::<<D::Table as PageTable>::Vacant>,
         };
@@ -221,8 +223,15 @@ impl Leaves {
     }
 
     /// The first address.
+    #[inline]
     pub(crate) fn iova(&self) -> u64 {
         self.state.addr
+    }
+
+    /// The last address.
+    #[inline]
+    pub(crate) fn last(&self) -> u64 {
+        self.last
     }
 
     #[inline]

@@ -109,20 +109,32 @@ impl<E: Table + Hardware> Window<E> {
         request: &Request,
         mut leaf: impl FnMut(usize) -> u64,
     ) -> Result<usize, Error<E::Error>> {
-        if let Some(cursor) = self.env.cursors().get(cpu) {
-            let (from, end) = unpack(cursor.0.load());
-            // The usual case in a few instructions: one page, anywhere, and the next one is free.
-            if *request == Request::new(1) && from < end {
-                if let Some(run) = self.run(from, 1) {
-                    let flushed = self.clock.flushed();
-                    if leaves::claim(&self.env, &self.clock, run, flushed, &mut leaf).is_ok() {
-                        cursor.0.store(pack(from + 1, end));
-                        return Ok(from);
-                    }
-                }
+        if *request == Request::new(1) {
+            if let Some(first) = self.map_next(cpu, leaf(0)) {
+                return Ok(first);
             }
         }
         self.map_run(cpu, request, &mut leaf)
+    }
+
+    /// Maps a page where the cursor of `cpu` is, and returns its index: what [`Window::map`] tries first for
+    /// one page that may be anywhere, in a few instructions.
+    ///
+    /// `None`: nothing is mapped, as that page is not free, or `leaf` is not present. Context: any.
+    #[inline]
+    pub fn map_next(&self, cpu: usize, leaf: u64) -> Option<usize> {
+        let cursor = &self.env.cursors().get(cpu)?.0;
+        let place = cursor.load();
+        let (next, end) = unpack(place);
+        if next >= end {
+            return None;
+        }
+        let word = self.entries().get(next)?;
+        if !leaves::claim_one(&self.env, word, self.clock.flushed(), leaf) {
+            return None;
+        }
+        cursor.store(place.wrapping_add(pack(1, 0)));
+        Some(next)
     }
 
     /// [`Window::map`] where it is not the usual case, which is not to be slowed down by this one.

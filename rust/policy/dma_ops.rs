@@ -22,7 +22,8 @@ use crate::{
         window::Error, //
     },
     ops,
-    pt::PageTable, //
+    pt::PageTable,
+    raw, //
 };
 use core::{
     ffi::c_void,
@@ -93,6 +94,23 @@ pub(super) unsafe fn mapper<'a, D: Driver>(dev: *mut bindings::device) -> &'a Ma
 }
 
 impl<D: Driver> Mapper<D> {
+    /// Maps a page, in a few instructions, in the window, if that is the usual case: its next page is free,
+    /// and units need not be told. `None`: nothing is mapped.
+    #[inline(always)]
+    fn map_page(&self, dev: *mut bindings::device, page: u64, direction: Direction) -> Option<u64> {
+        // First, as this is a call.
+        let cpu = CpuId::current().as_u32() as usize;
+        let lazy = self.window_to_map()?;
+        // SAFETY: A device that a driver maps for.
+        if self.domain.flushes_new || unsafe { raw::dma_limit(dev) } < lazy.last() {
+            return None;
+        }
+        let (read, write) = access(direction);
+        let leaf = D::Table::leaf(&self.domain.config, page, read, write);
+        let first = lazy.window.map_next(cpu, leaf)?;
+        Some(lazy.window.env().iova() + ((first as u64) << PAGE_SHIFT))
+    }
+
     /// Maps pages in the window. `frame` gives the physical address of each page, in order, and
     /// again from the first one on. `None`: the core has to map them.
     #[inline]
@@ -106,7 +124,7 @@ impl<D: Driver> Mapper<D> {
         let lazy = self.window_to_map()?;
         let env = lazy.window.env();
         // SAFETY: A device that a driver maps for.
-        let limit = unsafe { bindings::rust_iommu_dma_limit(dev) };
+        let limit = unsafe { raw::dma_limit(dev) };
         let mut request = Request::new(pages);
         if pages > 1 {
             // SAFETY: As above.
@@ -189,10 +207,35 @@ unsafe extern "C" fn map_phys<D: Driver>(
     if D::Table::IS_REMOTE && is_plain(attrs) {
         return mapper.map_remote(dev, phys, size, direction);
     }
+    let offset = phys & (PAGE_SIZE as u64 - 1);
+    // CAST: less than a page.
+    if is_memory(attrs) && size.wrapping_sub(1) < PAGE_SIZE - offset as usize {
+        if let Some(iova) = mapper.map_page(dev, phys - offset, direction) {
+            return iova + offset;
+        }
+    }
+    map_any(dev, phys, size, direction, attrs, mapper)
+}
+
+/// What is no memory needs other attributes of the core.
+#[inline]
+fn is_memory(attrs: c_ulong) -> bool {
+    attrs & bindings::DMA_ATTR_MMIO as c_ulong == 0
+}
+
+/// [`map_phys`] where it is not the usual case, which is not to be slowed down by this one.
+#[inline(never)]
+fn map_any<D: Driver>(
+    dev: *mut bindings::device,
+    phys: u64,
+    size: usize,
+    direction: Direction,
+    attrs: c_ulong,
+    mapper: &Mapper<D>,
+) -> bindings::dma_addr_t {
     let start = phys & !(PAGE_SIZE as u64 - 1);
     let frame = |place: usize| start + ((place as u64) << PAGE_SHIFT);
-    // What is no memory needs other attributes of the core.
-    let mapped = if attrs & bindings::DMA_ATTR_MMIO as c_ulong == 0 {
+    let mapped = if is_memory(attrs) {
         mapper.map(dev, pages(phys, size as u64), direction, frame)
     } else {
         None

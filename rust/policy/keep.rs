@@ -42,6 +42,7 @@ use crate::{
     },
     named,
     pt::PageTable,
+    raw,
     timer::{
         Expire,
         Timer, //
@@ -156,7 +157,7 @@ impl<D: Driver> Keeper<D> {
         max_age_ms: u32,
     ) -> Result<Arc<Self>> {
         // SAFETY: The twin has the device's masks.
-        let limit = unsafe { bindings::rust_iommu_dma_limit(twin.as_raw()) };
+        let limit = unsafe { raw::dma_limit(twin.as_raw()) };
         let reach = domain.reach(limit);
         let state = State {
             kept: Kept::new(places(PLACES)?, (reach / SHARE) >> PAGE_SHIFT),
@@ -447,7 +448,7 @@ impl<D: Driver> Mapper<D> {
         if let (Some(keeper), Ok(count)) = (keeper, u32::try_from(pages)) {
             if let Some(iova) = keeper.take(start >> PAGE_SHIFT, count, direction) {
                 // SAFETY: A device that a driver maps for.
-                let limit = unsafe { bindings::rust_iommu_dma_limit(dev) };
+                let limit = unsafe { raw::dma_limit(dev) };
                 if iova + ((pages as u64) << PAGE_SHIFT) - 1 <= limit {
                     return iova + offset;
                 }

@@ -218,7 +218,7 @@ impl<D: Driver> Mapper<D> {
             return Ok(());
         }
         // SAFETY: The twin has the device's masks.
-        let limit = unsafe { bindings::rust_iommu_dma_limit(self.twin.as_raw()) };
+        let limit = unsafe { raw::dma_limit(self.twin.as_raw()) };
         let reach = self.domain.reach(limit);
         let mut bytes = window_bytes(reach, top_of_ram());
         // The core needs addresses, too.
