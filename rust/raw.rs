@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Between `&Device` and `struct device *`, and what the core wants made of the latter.
+//! Between `&Device` and `struct device *`, what the core wants made of the latter, and what is read of it.
 //!
 //! The kernel crate keeps its own conversion to itself; this is the only other one.
 
@@ -36,19 +36,20 @@ pub(crate) unsafe fn device<'a>(dev: *mut bindings::device) -> &'a Device {
 
 /// The highest address that a device may be told: what `dma_get_mask()` says, and its bus allows.
 ///
-/// Not a call of a C function, as a mapping would often cost less than that.
+/// Read here, as a call of C code would be a good part of what it takes to map a page.
 ///
 /// # Safety
 ///
-/// `dev` points to a device that is used for DMA: nobody frees its mask, which may change.
+/// `dev` is valid, and so is what its `dma_mask` points to, if it is not null. Nobody changes that pointer or
+/// `bus_dma_limit` meanwhile; the mask itself may change.
 #[inline]
 pub(crate) unsafe fn dma_limit(dev: *mut bindings::device) -> u64 {
-    // SAFETY: Valid, by the contract; written before the device was used for DMA.
+    // SAFETY: By the contract.
     let place = unsafe { (*dev).dma_mask };
-    // SAFETY: As above.
+    // SAFETY: By the contract.
     let bus = unsafe { (*dev).bus_dma_limit };
     let mask = match NonNull::new(place) {
-        // SAFETY: Aligned, and stays, by the contract. A driver writes it in one piece.
+        // SAFETY: By the contract; `dma_set_mask()` writes it by one aligned store.
         Some(mask) => unsafe { mask.read_volatile() },
         None => 0,
     };

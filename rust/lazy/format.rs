@@ -43,7 +43,7 @@ pub trait Format {
     fn stamp(entry: u64) -> u64;
 
     /// Returns whether an entry maps nothing and its stamp is below `stamp`, which is [`MAX_STAMP`] at
-    /// most. Asked twice for each page that is mapped.
+    /// most. Asked for each page that is mapped.
     #[inline]
     fn is_below(entry: u64, stamp: u64) -> bool {
         !Self::is_present(entry) && Self::stamp(entry) < stamp

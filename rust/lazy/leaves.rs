@@ -97,7 +97,7 @@ pub(super) fn claim_one<E: Table>(env: &E, word: &E::Word, flushed: u64, new: u6
     claimed
 }
 
-/// Writes a present entry for a page if it is free, and returns whether it was.
+/// Writes an entry if its page is free, and returns whether it was.
 #[inline]
 fn replace<T: Table>(word: &T::Word, flushed: u64, new: u64) -> bool {
     let old = word.load();
@@ -148,7 +148,7 @@ pub(super) fn release<E: Table + Hardware>(
     release_run(env, clock, run)
 }
 
-/// [`release`] for what is not one page.
+/// [`release`] where it is not the usual case.
 #[inline(never)]
 fn release_run<E: Table + Hardware>(
     env: &E,
@@ -271,10 +271,8 @@ fn clear<T: Table, const KEPT: bool>(run: &[T::Word]) -> usize {
 
 /// Takes a free page out of use for good.
 pub(super) fn reserve<T: Table>(word: &T::Word, flushed: u64) -> bool {
-    let old = word.load();
     let reserved = T::Format::vacant(RESERVED);
-    old == reserved
-        || (T::Format::is_below(old, flushed) && word.compare_exchange(old, reserved).is_ok())
+    word.load() == reserved || replace::<T>(word, flushed, reserved)
 }
 
 /// What keeps the pages of a run from being taken that are not mapped.

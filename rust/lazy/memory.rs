@@ -55,7 +55,7 @@ struct Range<'a> {
 /// # Invariants
 ///
 /// `base` is a mapping, which is ours, of `pages` entries: those of the lowest tables for
-/// `state`, which the core does not map in, nor free, before the drop.
+/// `state`, which the core does not map in, nor free, before the drop. `last` is its last address.
 pub(crate) struct Leaves {
     twin: Arc<Twin>,
     state: bindings::dma_iova_state,
@@ -200,8 +200,8 @@ impl Leaves {
         // SAFETY: These are pages, which stay.
         let base = unsafe { bindings::rust_iommu_vmap(tables.as_mut_ptr(), tables.len() as u32) };
         let base = NonNull::new(base.cast::<Atomic<u64>>()).ok_or(ENOMEM)?;
-        // INVARIANT: Mapped just now; the range is not given back by its drop.
         let state = core::mem::take(&mut core::mem::ManuallyDrop::new(range).state);
+        // INVARIANT: Mapped just now; the range, of so many bytes, is not given back by its drop.
         let this = Self {
             twin,
             base,

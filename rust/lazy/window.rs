@@ -97,8 +97,9 @@ impl<E: Table + Hardware> Window<E> {
     /// Maps a run of pages and returns the index of its first page.
     ///
     /// `leaf` returns the entry for each place in the run. It is called for the places in order, and
-    /// again from 0 on if another CPU was faster somewhere; the hardware may already use what it
-    /// returned. It may be called within [`Hardware::exclusively`]. `cpu` says whose cursor is used; any number will do, the caller's own is fastest.
+    /// again from 0 on if a page was not free; the hardware may already use what it returned. It may be called
+    /// within [`Hardware::exclusively`]. `cpu` says whose cursor is used; any number will do, the caller's own
+    /// is fastest.
     ///
     /// Errors: see [`Error`]. Nothing is mapped then. Context: any, if
     /// [`Hardware::exclusively`] and [`Hardware::flush`] allow it.
@@ -118,9 +119,10 @@ impl<E: Table + Hardware> Window<E> {
     }
 
     /// Maps a page where the cursor of `cpu` is, and returns its index: what [`Window::map`] tries first for
-    /// one page that may be anywhere, in a few instructions.
+    /// one page that may be anywhere in the window, in a few instructions.
     ///
-    /// `None`: nothing is mapped, as that page is not free, or `leaf` is not present. Context: any.
+    /// `None`: nothing is mapped, as that page is not free, or of no chunk of this CPU, or `leaf` is not
+    /// present. Context: any.
     #[inline]
     pub fn map_next(&self, cpu: usize, leaf: u64) -> Option<usize> {
         let cursor = &self.env.cursors().get(cpu)?.0;
@@ -133,7 +135,7 @@ impl<E: Table + Hardware> Window<E> {
         if !leaves::claim_one(&self.env, word, self.clock.flushed(), leaf) {
             return None;
         }
-        cursor.store(place.wrapping_add(pack(1, 0)));
+        cursor.store(advance(place));
         Some(next)
     }
 
@@ -569,6 +571,12 @@ impl<E: Table + Hardware> Window<E> {
 #[inline]
 fn pack(next: usize, end: usize) -> u64 {
     ((next as u64) << 32) | end as u64
+}
+
+/// A cursor whose next page is before the end of its chunk, which is below 2^32, a page further.
+#[inline]
+fn advance(cursor: u64) -> u64 {
+    cursor.wrapping_add(pack(1, 0))
 }
 
 #[inline]

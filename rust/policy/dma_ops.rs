@@ -95,13 +95,22 @@ pub(super) unsafe fn mapper<'a, D: Driver>(dev: *mut bindings::device) -> &'a Ma
 
 impl<D: Driver> Mapper<D> {
     /// Maps a page, in a few instructions, in the window, if that is the usual case: its next page is free,
-    /// and units need not be told. `None`: nothing is mapped.
+    /// all of it is in the device's reach, and units need not be told. `None`: nothing is mapped.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is the mapper's device, and its driver maps.
     #[inline(always)]
-    fn map_page(&self, dev: *mut bindings::device, page: u64, direction: Direction) -> Option<u64> {
-        // First, as this is a call.
+    unsafe fn map_page(
+        &self,
+        dev: *mut bindings::device,
+        page: u64,
+        direction: Direction,
+    ) -> Option<u64> {
+        // A call: before there is much to be kept across it.
         let cpu = CpuId::current().as_u32() as usize;
         let lazy = self.window_to_map()?;
-        // SAFETY: A device that a driver maps for.
+        // SAFETY: By the contract: a driver sets its device's masks before it maps, and not meanwhile.
         if self.domain.flushes_new || unsafe { raw::dma_limit(dev) } < lazy.last() {
             return None;
         }
@@ -113,8 +122,12 @@ impl<D: Driver> Mapper<D> {
 
     /// Maps pages in the window. `frame` gives the physical address of each page, in order, and
     /// again from the first one on. `None`: the core has to map them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_page`](Self::map_page).
     #[inline]
-    pub(super) fn map(
+    pub(super) unsafe fn map(
         &self,
         dev: *mut bindings::device,
         pages: usize,
@@ -123,7 +136,7 @@ impl<D: Driver> Mapper<D> {
     ) -> Option<Result<u64>> {
         let lazy = self.window_to_map()?;
         let env = lazy.window.env();
-        // SAFETY: A device that a driver maps for.
+        // SAFETY: As in `map_page`.
         let limit = unsafe { raw::dma_limit(dev) };
         let mut request = Request::new(pages);
         if pages > 1 {
@@ -210,22 +223,28 @@ unsafe extern "C" fn map_phys<D: Driver>(
     let offset = phys & (PAGE_SIZE as u64 - 1);
     // CAST: less than a page.
     if is_memory(attrs) && size.wrapping_sub(1) < PAGE_SIZE - offset as usize {
-        if let Some(iova) = mapper.map_page(dev, phys - offset, direction) {
+        // SAFETY: By the contract.
+        if let Some(iova) = unsafe { mapper.map_page(dev, phys - offset, direction) } {
             return iova + offset;
         }
     }
-    map_any(dev, phys, size, direction, attrs, mapper)
+    // SAFETY: By the contract.
+    unsafe { map_any(dev, phys, size, direction, attrs, mapper) }
 }
 
-/// What is no memory needs other attributes of the core.
+/// Whether it is memory: what is not needs other attributes of the core.
 #[inline]
 fn is_memory(attrs: c_ulong) -> bool {
     attrs & bindings::DMA_ATTR_MMIO as c_ulong == 0
 }
 
 /// [`map_phys`] where it is not the usual case, which is not to be slowed down by this one.
+///
+/// # Safety
+///
+/// As for [`Mapper::map_page`].
 #[inline(never)]
-fn map_any<D: Driver>(
+unsafe fn map_any<D: Driver>(
     dev: *mut bindings::device,
     phys: u64,
     size: usize,
@@ -236,7 +255,8 @@ fn map_any<D: Driver>(
     let start = phys & !(PAGE_SIZE as u64 - 1);
     let frame = |place: usize| start + ((place as u64) << PAGE_SHIFT);
     let mapped = if is_memory(attrs) {
-        mapper.map(dev, pages(phys, size as u64), direction, frame)
+        // SAFETY: By the contract.
+        unsafe { mapper.map(dev, pages(phys, size as u64), direction, frame) }
     } else {
         None
     };

@@ -156,7 +156,7 @@ impl<D: Driver> Keeper<D> {
         domain: Arc<Domain<D>>,
         max_age_ms: u32,
     ) -> Result<Arc<Self>> {
-        // SAFETY: The twin has the device's masks.
+        // SAFETY: By the twin's invariant, its mask is the device's.
         let limit = unsafe { raw::dma_limit(twin.as_raw()) };
         let reach = domain.reach(limit);
         let state = State {

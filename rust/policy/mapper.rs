@@ -217,7 +217,7 @@ impl<D: Driver> Mapper<D> {
         if self.window().is_some() {
             return Ok(());
         }
-        // SAFETY: The twin has the device's masks.
+        // SAFETY: By the twin's invariant, its mask is the device's.
         let limit = unsafe { raw::dma_limit(self.twin.as_raw()) };
         let reach = self.domain.reach(limit);
         let mut bytes = window_bytes(reach, top_of_ram());

@@ -227,7 +227,8 @@ pub(super) unsafe extern "C" fn map_sg<D: Driver>(
     let total = total.map(|entry| entry.pages()).sum();
     // SAFETY: As above.
     let mut frames = unsafe { Frames::new(list, entries) };
-    let iova = match mapper.map(dev, total, direction, |place| frames.at(place)) {
+    // SAFETY: By the contract.
+    let iova = match unsafe { mapper.map(dev, total, direction, |place| frames.at(place)) } {
         Some(Ok(iova)) => iova,
         Some(Err(_)) => return EIO.to_errno(),
         None => {
