@@ -107,11 +107,14 @@ impl<D: Driver> Mapper<D> {
         page: u64,
         direction: Direction,
     ) -> Option<u64> {
-        // A call: before there is much to be kept across it.
-        let cpu = CpuId::current().as_u32() as usize;
         let lazy = self.window_to_map()?;
+        if self.domain.flushes_new {
+            return None;
+        }
+        // A call: before there is more to be kept across it.
+        let cpu = CpuId::current().as_u32() as usize;
         // SAFETY: By the contract: a driver sets its device's masks before it maps, and not meanwhile.
-        if self.domain.flushes_new || unsafe { raw::dma_limit(dev) } < lazy.last() {
+        if unsafe { raw::dma_limit(dev) } < lazy.last() {
             return None;
         }
         let (read, write) = access(direction);
