@@ -12,9 +12,8 @@ use std::path::Path;
 /// Changes when an older program could not read the file, or would read something else.
 pub const FORMAT: u32 = 1;
 
-/// A wider interval (as a part of the median) says nothing. As far to each side as the median may be off is half of
-/// it. Ten pairs of guests are mostly within it, also those of fio; half as wide, and it would be a third of them.
-pub const WIDEST: f64 = 0.30;
+/// A wider interval (as a part of the median) says nothing.
+pub const WIDEST: f64 = 0.15;
 
 /// Two counts that differ by no more are taken for the same. Guests do not start in the same way twice: where
 /// memory lies, and what a timer interrupts.
