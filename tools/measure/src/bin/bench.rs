@@ -46,7 +46,7 @@ struct Options {
     #[arg(long, value_name = "POLICY", value_parser = ["strict", "fq", "identity"], requires = "out")]
     against: Option<String>,
 
-    /// For an IOMMU's times [default: what the rest leaves of 28, at least 15; with --quick of one and a half]
+    /// For an IOMMU's times [default: what the rest leaves of 50, at least 39; with --quick of one and a half]
     #[arg(long)]
     minutes: Option<u64>,
 
