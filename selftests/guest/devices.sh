@@ -45,7 +45,7 @@ disk()
 	translated "$(pci_of "$1")" || return 1
 	dd if=/tmp/data of="/dev/$1" bs=64k oflag=direct 2>/dev/null || return 1
 	echo 3 >/proc/sys/vm/drop_caches
-	expect checksum "$data" "$(sum "/dev/$1" iflag=direct)" && fio_verify "$1" 4m
+	expect checksum "$data" "$(sum "/dev/$1" iflag=direct)" && fio_verify "$1" 2
 }
 
 # scsi_disk PATTERN: the sd disk whose path in sysfs has PATTERN.

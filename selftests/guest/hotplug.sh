@@ -42,7 +42,7 @@ in_a_group()
 
 use()
 {
-	fio_verify "$(hot_disk)" 8m
+	fio_verify "$(hot_disk)" 8
 }
 
 gone()

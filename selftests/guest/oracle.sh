@@ -16,7 +16,7 @@
 # variant virtio: --iommu virtio --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant lazy-virtio on stock: --iommu virtio --policy lazy --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
 # variant window-virtio: --iommu virtio --policy strict --nvme 0 --testdev=2 --device edu,dma_mask=0xffffffffffffffff
-# extra: in-tree lazy-amd strict/debug lazy/debug caching-mode/debug window-virtio/debug lazy-virtio 39-bit amd/debug window-amd virtio/debug
+# extra: in-tree lazy-amd strict/debug lazy/debug caching-mode/debug window/debug window-virtio/debug lazy-virtio 39-bit amd/debug window-amd virtio/debug
 # timeout: 60
 
 . /selftests/lib.sh

@@ -96,7 +96,7 @@ refused_again()
 # What was there before works as before.
 disk_works()
 {
-	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m
+	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 2
 }
 
 framework_goes()

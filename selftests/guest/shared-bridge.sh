@@ -22,7 +22,7 @@ in_use()
 		wait_for 30 test -b /dev/sda || return 1
 	usb=$(pci_devices 1b36:000d)
 	neighbour=$(pci_devices 1b36:0005)
-	fio_verify sda 1m
+	fio_verify sda 1
 }
 
 load()
@@ -36,13 +36,13 @@ left_alone()
 	expect "group of the one in use" "" "$(group_of "$usb")" &&
 		expect "group of its neighbour" "" "$(group_of "$neighbour")" &&
 		log_since_mark | grep -q "$neighbour: left alone: shares a requester id" &&
-		fio_verify sda 1m
+		fio_verify sda 1
 }
 
 others_are_translated()
 {
 	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 &&
-		[ -n "$(group_of "$(pci_of nvme0n1)")" ] && fio_verify nvme0n1 8m
+		[ -n "$(group_of "$(pci_of nvme0n1)")" ] && fio_verify nvme0n1 8
 }
 
 # With both gone, nobody keeps the entry any more.

@@ -47,7 +47,7 @@ unplug()
 
 plug_use_unplug()
 {
-	plug && fio_verify nvme2n1 4m && unplug
+	plug && fio_verify nvme2n1 2 && unplug
 }
 
 bad_request_is_refused()
@@ -58,7 +58,7 @@ bad_request_is_refused()
 ktap_test_result "disks appear" disks_appear
 ktap_test_result "group" group_as_expected
 ktap_test_result "random read" fio_read nvme0n1 2
-ktap_test_result "write and verify" fio_verify nvme1n1 16m
+ktap_test_result "write and verify" fio_verify nvme1n1 16
 ktap_test_result "plug and unplug a disk" plug_use_unplug
 ktap_test_result "a bad request to the host is refused" bad_request_is_refused
 ktap_finished

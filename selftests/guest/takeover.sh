@@ -23,7 +23,7 @@ start_fio()
 	touch /tmp/go
 	(
 		while [ -e /tmp/go ]; do
-			fio_verify "$1" 8m || exit 1
+			fio_verify "$1" 8 || exit 1
 		done
 	) >/tmp/rounds 2>&1 &
 	fio_shell=$!
@@ -96,7 +96,7 @@ adopted_after_rescan()
 		echo 1 >/sys/bus/pci/rescan &&
 		wait_for 30 disk_of "$first" >/dev/null || return 1
 	disk=$(disk_of "$first")
-	wait_for 10 test -b "/dev/$disk" && [ -n "$(group_of "$first")" ] && fio_verify "$disk" 16m
+	wait_for 10 test -b "/dev/$disk" && [ -n "$(group_of "$first")" ] && fio_verify "$disk" 16
 }
 
 translated()

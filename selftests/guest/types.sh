@@ -38,7 +38,7 @@ device_links_to_unit()
 load_and_use()
 {
 	load_iommu && modprobe nvme && wait_for 30 test -b /dev/$disk &&
-		bdf=$(pci_of $disk) && fio_verify $disk 4m
+		bdf=$(pci_of $disk) && fio_verify $disk 2
 }
 
 # switch TYPE: with no driver bound; the file reads back what was asked for,
@@ -49,7 +49,7 @@ switch()
 	case $1 in
 	auto) expect "type" "$auto" "$(type_of "$bdf")" ;;
 	*) expect "type" "$1" "$(type_of "$bdf")" ;;
-	esac && bind nvme "$bdf" && wait_for 30 test -b /dev/$disk && fio_verify $disk 2m
+	esac && bind nvme "$bdf" && wait_for 30 test -b /dev/$disk && fio_verify $disk 2
 }
 
 case $VARIANT in
@@ -78,7 +78,7 @@ live_switch()
 {
 	unbind "$bdf" && echo DMA >"/sys/bus/pci/devices/$bdf/iommu_group/type" &&
 		bind nvme "$bdf" && wait_for 30 test -b /dev/$disk || return 1
-	fio_verify $disk 48m &
+	fio_verify $disk 48 &
 	sleep 0.3
 	echo DMA-FQ >"/sys/bus/pci/devices/$bdf/iommu_group/type" &&
 		expect type DMA-FQ "$(type_of "$bdf")" || return 1

@@ -164,7 +164,7 @@ what_is_kept_goes()
 		fio_read nvme0n1 1 && sleep 1 && expect "kept after a second" 0 "$(kept)" &&
 		echo 0 >$sysfs/max_age_ms && fio_read nvme0n1 1 && [ "$(kept)" -gt 0 ] &&
 		set_policy "$disk" strict && expect "kept with strict" 0 "$(kept)" &&
-		set_policy "$disk" lazy && fio_verify nvme0n1 8m && echo 1000 >$sysfs/max_age_ms && unbind "$disk" &&
+		set_policy "$disk" lazy && fio_verify nvme0n1 8 && echo 1000 >$sysfs/max_age_ms && unbind "$disk" &&
 		expect "left mapped" "" "$(log_since_mark | grep "driver .* left ")" && bind nvme "$disk" && disk_is_there
 }
 

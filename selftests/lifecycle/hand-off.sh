@@ -67,7 +67,7 @@ hand_off()
 
 verified()
 {
-	fio_verify "$disk" 1m >/tmp/fio.out
+	fio_verify "$disk" 1 >/tmp/fio.out
 }
 
 hand_offs()

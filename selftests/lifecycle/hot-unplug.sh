@@ -62,7 +62,7 @@ pull()
 
 round()
 {
-	plug && fio_verify "$disk" 8m && to_vfio && pull
+	plug && fio_verify "$disk" 8 && to_vfio && pull
 }
 
 # Between two requests hotplug has a rest. The first plug also allocates tables of the
@@ -120,7 +120,7 @@ pulled_while_held()
 
 works_again()
 {
-	plug && fio_verify "$disk" 8m && expect driver nvme "$(basename "$(readlink "/sys/bus/pci/devices/$hot/driver")")"
+	plug && fio_verify "$disk" 8 && expect driver nvme "$(basename "$(readlink "/sys/bus/pci/devices/$hot/driver")")"
 }
 
 nothing_left()

@@ -26,7 +26,7 @@ ENOMEM=12
 # The disk is bound before, as when the module is loaded late: it works all the time.
 start()
 {
-	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m
+	modprobe nvme && wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 2
 }
 
 disk_works()

@@ -58,7 +58,7 @@ disk_comes_before_the_locks()
 {
 	races inject gate shutdown.lock && background shut_down && races inject wait shutdown.lock &&
 		bind nvme "$disk" && races inject open shutdown.lock && ! finished || return 1
-	wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m && [ -n "$(group_of "$disk")" ] &&
+	wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 2 && [ -n "$(group_of "$disk")" ] &&
 		unbind "$disk"
 }
 
@@ -84,7 +84,7 @@ driver_comes_after_the_locks()
 
 works_without()
 {
-	wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 4m && expect group "" "$(group_of "$disk")"
+	wait_for 30 test -b /dev/nvme0n1 && fio_verify nvme0n1 2 && expect group "" "$(group_of "$disk")"
 }
 
 # Whether a device has a driver is not settled before the driver core has let go of it.
@@ -113,13 +113,13 @@ load_gives_up()
 		expect groups "" "$(ls /sys/kernel/iommu_groups)"
 	gave_up=$?
 	races inject open kdma.probe.1 && wait $binding && expect "gave up" 0 $gave_up &&
-		unbind "$other" && fio_verify nvme0n1 4m &&
+		unbind "$other" && fio_verify nvme0n1 2 &&
 		insmod /modules/$DRIVER.ko && [ -n "$(group_of "$other")" ] && shut_down
 }
 
 unloaded()
 {
-	rmmod rust_testowner && rmmod $DRIVER && rmmod rust_iommu && fio_verify nvme0n1 4m
+	rmmod rust_testowner && rmmod $DRIVER && rmmod rust_iommu && fio_verify nvme0n1 2
 }
 
 ktap_test_result "B25 load" load

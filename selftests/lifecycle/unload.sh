@@ -63,7 +63,7 @@ refused_under_fio()
 refused_for_one()
 {
 	unbind "$first" && ! shut_down && bind nvme "$first" && disk_is_back "$first" &&
-		[ -n "$(group_of "$first")" ] && fio_verify "$(disk_of "$first")" 4m && fio_verify "$(disk_of "$second")" 4m
+		[ -n "$(group_of "$first")" ] && fio_verify "$(disk_of "$first")" 2 && fio_verify "$(disk_of "$second")" 2
 }
 
 disk_of()
@@ -90,8 +90,8 @@ shut_down_when_idle()
 
 works_without()
 {
-	bind nvme "$first" && disk_is_back "$first" && fio_verify "$(disk_of "$first")" 4m &&
-		rmmod $DRIVER && rmmod rust_iommu && fio_verify "$(disk_of "$first")" 4m && unbind "$first"
+	bind nvme "$first" && disk_is_back "$first" && fio_verify "$(disk_of "$first")" 2 &&
+		rmmod $DRIVER && rmmod rust_iommu && fio_verify "$(disk_of "$first")" 2 && unbind "$first"
 }
 
 # What was written in one cycle is read in the next, by the other way to memory.
@@ -157,7 +157,7 @@ against_binding()
 	ktap_print_msg "refused $refusals times, done $AGAINST times"
 	[ $refusals -gt 0 ] || return 1
 	[ -n "$(disk_of "$first")" ] || bind nvme "$first"
-	disk_is_back "$first" && fio_verify "$(disk_of "$first")" 4m
+	disk_is_back "$first" && fio_verify "$(disk_of "$first")" 2
 }
 
 no_faults()

@@ -19,7 +19,7 @@
 # A round takes ten times as long on the debug kernel.
 case $VARIANT/$KERNEL in
 storm/*) rounds=1000 storm=600 ;;
-*/debug) rounds=20 storm=10 ;;
+*/debug) rounds=16 storm=10 ;;
 *) rounds=100 storm=10 ;;
 esac
 ROUNDS=${ROUNDS:-$rounds}

@@ -17,7 +17,7 @@
 
 . /selftests/lib.sh
 
-[ "$KERNEL" = stock ] || ROUNDS=${ROUNDS:-20}
+[ "$KERNEL" = stock ] || ROUNDS=${ROUNDS:-10}
 ROUNDS=${ROUNDS:-200}
 
 ktap_print_header

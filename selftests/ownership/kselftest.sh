@@ -25,8 +25,8 @@ reason_to_skip()
 	# 262144 pages, each of which the unit is told of by itself: longer than the case may take.
 	*/full-virtio/iommufd_compat_type1_anonymous_hugetlb_1gb) echo "takes too long" ;;
 	*/full*) ;;
-	debug/*/vfio_type1_iommu* | debug/*/iommufd_compat* | stock/amd/vfio_type1_iommu* | stock/virtio/vfio_type1_iommu*)
-		# Between the two types of VFIO all that differs is VFIO's.
+	debug/*/vfio_type1* | debug/*/iommufd_compat* | stock/amd/vfio_type1_iommu* | stock/virtio/vfio_type1_iommu*)
+		# The other kernel has type1. Between its two versions all that differs is VFIO's.
 		echo "left to the long variant"
 		;;
 	esac

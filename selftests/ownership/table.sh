@@ -18,7 +18,7 @@
 # The full numbers take the long variant, and on the debug kernel all is far slower.
 case $VARIANT/$KERNEL in
 full/*) ;;
-strict/debug) : "${ROUNDS:=1}" "${SCHEDULES:=20}" "${ORDERS:=5}" ;;
+strict/debug) : "${ROUNDS:=1}" "${SCHEDULES:=10}" "${ORDERS:=3}" ;;
 *) : "${ROUNDS:=4}" "${SCHEDULES:=100}" "${ORDERS:=15}" ;;
 esac
 # For each operation, of which there are three; and for each order.
