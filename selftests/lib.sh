@@ -219,14 +219,15 @@ mark_log()
 log_since_mark()
 {
 	dmesg | sed -E 's/^\[[^]]*\] (\[[^]]*\] )?//' |
-		awk -v mark="mark ${log_mark:-0}" 'found; $0 == mark { found = 1 }'
+		awk -v mark="mark ${log_mark:-0}" 'found; $0 == mark { found = 1 }
+			END { if (!found && mark != "mark 0") print "the log has lost its " mark }'
 }
 
 # faults: the DMA faults reported since mark_log, one "DEVICE read|write ADDRESS"
 # a line, whichever driver reported them.
 faults()
 {
-	log_since_mark | sed -nE \
+	log_since_mark | sed -nE -e '/^the log has lost/p' \
 		-e 's/.*DMA fault: ([0-9a-f:.]+): (read|write|access) at (0x[0-9a-f]+) .*/\1 \2 \3/p' \
 		-e 's/.*\[DMA Read.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 read \2/p' \
 		-e 's/.*\[DMA Write.*device \[([0-9a-f:.]+)\] fault addr (0x[0-9a-f]+).*/\1 write \2/p'
