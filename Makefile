@@ -36,10 +36,6 @@ shell: modules
 	@$(VM) --shell
 
 check:
-	@$(TOOLBOX) tools/build stock
-	@$(TOOLBOX) tools/build stock INJECT=1
-	@$(TOOLBOX) tools/build debug
-	@$(TOOLBOX) tools/build debug INJECT=1
 	@tools/check $(if $(EXTRA),--extra) $(if $(LONG),--long) $(TEST)
 
 check-package:

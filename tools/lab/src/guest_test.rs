@@ -221,6 +221,11 @@ impl GuestRun {
         &self.kernel
     }
 
+    /// Whether it has modules with injection points.
+    pub fn inject(&self) -> bool {
+        self.options.iter().any(|o| o == "--inject")
+    }
+
     /// Runs the guest; everything that it prints goes to a log in `logs`.
     pub fn run(&self, logs: &Path) -> Result<Report> {
         let log = logs.join(self.name.replace('/', "-") + ".log");

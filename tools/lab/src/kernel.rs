@@ -75,6 +75,26 @@ impl Kernel {
         })
     }
 
+    /// Builds this checkout's modules for the kernel `name`, and before that the kernel, if there is none yet. It
+    /// leaves the processors to whoever else wants them.
+    pub fn build_modules(name: &str, inject: bool) -> Result<()> {
+        let mut build = Command::new("nice");
+        build.arg(tree().join("tools/build")).arg(name);
+        if inject {
+            build.arg("INJECT=1");
+        }
+        // What is printed here is KTAP.
+        let status = build
+            .stdin(Stdio::null())
+            .stdout(std::io::stderr())
+            .status()
+            .context("cannot run nice")?;
+        if !status.success() {
+            bail!("no modules for the kernel '{name}'");
+        }
+        Ok(())
+    }
+
     pub fn image(&self) -> PathBuf {
         self.dir.join("vmlinuz")
     }

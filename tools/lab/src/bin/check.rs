@@ -2,7 +2,7 @@
 
 //! Runs the tests and prints KTAP; the last line is the count.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use lab::coverage::Skipped;
 use lab::guest_test::{self, GuestRun, Selection};
@@ -12,7 +12,8 @@ use lab::ktap::{Point, Verdict};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
+use std::thread;
 use std::time::Instant;
 
 /// Run the tests: on the host, and in guests on the stock and the debug kernel
@@ -26,7 +27,7 @@ struct Options {
     #[arg(long)]
     list: bool,
 
-    /// Guests at a time
+    /// Tests at a time
     #[arg(long, default_value_t = default_jobs(), value_name = "N")]
     jobs: usize,
 
@@ -66,6 +67,10 @@ impl Job {
         }
     }
 
+    fn is_on_debug_kernel(&self) -> bool {
+        matches!(self, Job::Guest(run) if run.kernel() == "debug")
+    }
+
     fn run(&self, logs: &Path) -> (Vec<Point>, Vec<String>) {
         let outcome = match self {
             Job::Guest(run) => run.run(logs).map(|r| (r.points, r.quote)),
@@ -75,15 +80,18 @@ impl Job {
             }),
             Job::Skipped(test) => Ok((vec![Point::of_all(Verdict::Skip, &test.reason)], vec![])),
         };
-        outcome.unwrap_or_else(|error| {
-            let point = Point {
-                verdict: Verdict::Fail,
-                name: format!("{error:#}"),
-                reason: String::new(),
-            };
-            (vec![point], Vec::new())
-        })
+        outcome.unwrap_or_else(|error| failure(&format!("{error:#}")))
     }
+}
+
+/// What there is of a test that could not be run.
+fn failure(error: &str) -> (Vec<Point>, Vec<String>) {
+    let point = Point {
+        verdict: Verdict::Fail,
+        name: error.to_string(),
+        reason: String::new(),
+    };
+    (vec![point], Vec::new())
 }
 
 /// Whether `name` is what the user named, or lies below it.
@@ -180,7 +188,7 @@ fn jobs(o: &Options) -> Result<Vec<Job>> {
 
 /// Guests have two virtual CPUs, and wait for something most of the time.
 fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, |n| (n.get() / 2).max(2))
+    thread::available_parallelism().map_or(2, |n| (n.get() / 2).max(2))
 }
 
 fn run(o: &Options) -> Result<ExitCode> {
@@ -209,37 +217,74 @@ fn run(o: &Options) -> Result<ExitCode> {
     };
 
     println!("KTAP version 1");
-    let kernels: BTreeSet<&str> = jobs
-        .iter()
-        .filter_map(|j| match j {
-            Job::Guest(run) => Some(run.kernel()),
-            Job::Host(_) | Job::Skipped(_) => None,
-        })
-        .collect();
-    for name in kernels {
-        println!("# kernel {name}: {}", Kernel::find(name)?.release);
-    }
-
     let (skipped, jobs): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(|j| matches!(j, Job::Skipped(_)));
-    let (host, guests): (Vec<Job>, Vec<Job>) =
-        jobs.into_iter().partition(|j| matches!(j, Job::Host(_)));
     let mut tally = Tally::default();
     for job in skipped {
         let (points, quote) = job.run(&logs);
         tally.report(&job.name(), &points, &quote);
     }
+    // What is made while the others run comes last.
+    let (debug, mut jobs): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(Job::is_on_debug_kernel);
+    let stock = Kernels::of(&jobs, o.package);
+    let kernels = Kernels::of(&debug, o.package);
+    jobs.extend(debug);
+    stock.ready().map_err(|e| anyhow!("{e}"))?;
     let tally = Mutex::new(tally);
-    work(host, 1, &logs, &tally);
-    work(guests, o.jobs.max(1), &logs, &tally);
+    thread::scope(|scope| {
+        // A quarter of an hour, the first time.
+        scope.spawn(|| kernels.ready());
+        work(jobs, o.jobs.max(1), &kernels, &logs, &tally);
+    });
     let tally = tally.into_inner().unwrap_or_else(|e| e.into_inner());
     Ok(tally.finish())
 }
 
-/// Does the jobs in order, `workers` of them at a time.
-fn work(jobs: Vec<Job>, workers: usize, logs: &Path, tally: &Mutex<Tally>) {
+/// The kernels of some guests, and the modules that these are given, made once.
+struct Kernels {
+    /// Name, and whether the modules have injection points.
+    needed: BTreeSet<(String, bool)>,
+    /// A Debian system has its modules from a package.
+    with_modules: bool,
+    made: OnceLock<Result<(), String>>,
+}
+
+impl Kernels {
+    fn of(jobs: &[Job], package: bool) -> Kernels {
+        let guests = jobs.iter().filter_map(|j| match j {
+            Job::Guest(run) => Some((run.kernel().to_string(), run.inject())),
+            Job::Host(_) | Job::Skipped(_) => None,
+        });
+        Kernels {
+            needed: guests.collect(),
+            with_modules: !package,
+            made: OnceLock::new(),
+        }
+    }
+
+    /// Whoever comes first makes them, others wait.
+    fn ready(&self) -> Result<(), &String> {
+        let make = || self.make().map_err(|e| format!("{e:#}"));
+        self.made.get_or_init(make).as_ref().copied()
+    }
+
+    fn make(&self) -> Result<()> {
+        for (name, inject) in self.needed.iter().filter(|_| self.with_modules) {
+            Kernel::build_modules(name, *inject)?;
+        }
+        let names: BTreeSet<&String> = self.needed.iter().map(|(name, _)| name).collect();
+        for name in names {
+            println!("# kernel {name}: {}", Kernel::find(name)?.release);
+        }
+        Ok(())
+    }
+}
+
+/// Does the jobs in order, `workers` of them at a time; those on the debug kernel once that is there.
+fn work(jobs: Vec<Job>, workers: usize, debug: &Kernels, logs: &Path, tally: &Mutex<Tally>) {
     let queue = Mutex::new(jobs.into_iter());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
@@ -247,9 +292,16 @@ fn work(jobs: Vec<Job>, workers: usize, logs: &Path, tally: &Mutex<Tally>) {
                     let next = queue.lock().ok().and_then(|mut q| q.next());
                     let Some(job) = next else { return };
                     let name = job.name();
+                    let ready = match job.is_on_debug_kernel() {
+                        true => debug.ready(),
+                        false => Ok(()),
+                    };
                     println!("# {name} ...");
                     let start = Instant::now();
-                    let (points, quote) = job.run(logs);
+                    let (points, quote) = match ready {
+                        Ok(()) => job.run(logs),
+                        Err(error) => failure(error),
+                    };
                     if let Ok(mut tally) = tally.lock() {
                         tally.report(&name, &points, &quote);
                         println!("# {name}: {:.1} s", start.elapsed().as_secs_f32());
