@@ -291,6 +291,21 @@ fn own_programs(archive: &mut Archive, o: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A module as `make INSTALL_MOD_STRIP=1 modules_install` would have it: nine tenths of one is debug
+/// information, which it takes the guest time to unpack.
+fn stripped(module: &Path) -> Result<Vec<u8>> {
+    let out = tempfile::NamedTempFile::new()?;
+    let status = Command::new("strip")
+        .args(["--strip-debug", "-o"])
+        .args([out.path(), module])
+        .status()
+        .context("cannot run strip")?;
+    if !status.success() {
+        bail!("cannot strip {}", module.display());
+    }
+    Ok(fs::read(out.path())?)
+}
+
 /// The modules that are tested.
 fn own_modules(archive: &mut Archive, o: &Options, kernel: &Kernel) -> Result<()> {
     let modules = match &o.modules {
@@ -306,7 +321,7 @@ fn own_modules(archive: &mut Archive, o: &Options, kernel: &Kernel) -> Result<()
             let item = item?;
             let name = item.file_name().to_string_lossy();
             if item.file_type().is_file() && name.ends_with(".ko") {
-                archive.host_file(&format!("modules/{name}"), item.path())?;
+                archive.file(&format!("modules/{name}"), 0o644, &stripped(item.path())?)?;
             }
         }
     }

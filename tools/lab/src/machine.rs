@@ -109,7 +109,8 @@ pub fn qemu_args(
     }
     arg("-cpu", "max".into());
     arg("-smp", o.cpus.to_string());
-    arg("-m", format!("{}M", o.mem));
+    let usual = if kernel.name == "debug" { 1024 } else { 2048 };
+    arg("-m", format!("{}M", o.mem.unwrap_or(usual)));
     let image = match &o.system {
         Some(system) => system.join("vmlinuz"),
         None => kernel.image(),

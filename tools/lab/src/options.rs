@@ -99,14 +99,9 @@ pub struct Options {
     #[arg(long, default_value_t = 2, help_heading = "Machine")]
     pub cpus: u32,
 
-    /// Memory in MiB
-    #[arg(
-        long,
-        default_value_t = 2048,
-        value_name = "MIB",
-        help_heading = "Machine"
-    )]
-    pub mem: u32,
+    /// Memory in MiB [default: 2048, on the debug kernel 1024, as kmemleak looks at each page]
+    #[arg(long, value_name = "MIB", help_heading = "Machine")]
+    pub mem: Option<u32>,
 
     /// Accelerator
     #[arg(long, value_enum, default_value = "auto", help_heading = "Machine")]
