@@ -4,6 +4,7 @@
 # Row A1: a device is released while VFIO attaches its group, in both orders by
 # force, and then without. DMA of the released device must fail, whatever came first.
 #
+# options: --append log_buf_len=16M
 # variant alone: --policy strict --nvme 0 --device pcie-root-port,id=p0,chassis=1,slot=1 --device iommu-testdev,bus=p0
 # variant shared: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
 # variant storm: --policy strict --nvme 0 --device ioh3420,id=b0,chassis=1,slot=1,addr=10.0,multifunction=on --device ioh3420,id=b1,chassis=2,slot=2,addr=10.1 --device iommu-testdev,bus=b0 --device iommu-testdev,bus=b1
