@@ -2,7 +2,7 @@
 
 //! Runs the tests and prints KTAP; the last line is the count.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use lab::coverage::Skipped;
 use lab::guest_test::{self, GuestRun, Selection};
@@ -227,10 +227,9 @@ fn run(o: &Options) -> Result<ExitCode> {
     // What is made while the others run comes last.
     let (debug, mut jobs): (Vec<Job>, Vec<Job>) =
         jobs.into_iter().partition(Job::is_on_debug_kernel);
-    let stock = Kernels::of(&jobs, o.package);
+    Kernels::of(&jobs, o.package).make()?;
     let kernels = Kernels::of(&debug, o.package);
     jobs.extend(debug);
-    stock.ready().map_err(|e| anyhow!("{e}"))?;
     let tally = Mutex::new(tally);
     thread::scope(|scope| {
         // A quarter of an hour, the first time.
